@@ -1,0 +1,50 @@
+"""Errors that a user can mend, and how command lines report them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+INTERRUPTED = 130
+
+
+class UserError(Exception):
+    """A mistake in the user's settings, files or machine.
+
+    The message names the file, the key or line, and the fix; it is all that the user sees.
+    """
+
+
+def main_guard(main: Callable[..., None]) -> Callable[..., None]:
+    """Wrap a command line's `main`: a `UserError` prints one line and exits 1, Ctrl-C exits 130."""
+
+    @functools.wraps(main)
+    def guarded(*args: object, **kwargs: object) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            raise SystemExit(1) from None
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            sys.stderr.write(f"error: {error.strerror}: {error.filename or 'output'}; {remedy(error)}\n")
+            raise SystemExit(1) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("interrupted: what was finished is kept; run the same command again to go on\n")
+            raise SystemExit(INTERRUPTED) from None
+
+    return guarded
+
+
+def remedy(error: OSError) -> str:
+    """The fix for an operating-system error, as the end of a sentence."""
+    import errno
+
+    return {
+        errno.ENOSPC: "free some disk space and run again; finished work is kept",
+        errno.EROFS: "the folder is read-only: set `results:` in config.yaml to a writable one",
+        errno.EACCES: "no permission: set `results:` in config.yaml to a writable folder",
+        errno.ENOENT: "check the path",
+    }.get(error.errno or 0, "mend that and run again; finished work is kept")
