@@ -1,0 +1,1 @@
+"""Evaluation: generate images, score them, judge them, and the statistics of the scores."""
