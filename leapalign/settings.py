@@ -1,0 +1,180 @@
+"""The settings of a run as frozen dataclasses; the fields are the keys of the YAML files.
+
+Each stage of a run (train, generate, score) has settings of its own, so that editing the
+evaluation never retrains. `leapalign.config` reads the files and resolves them to these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from leapalign.errors import UserError
+from leapalign.parsing import dump, parse, resolve
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Canonical:
+    """Settings with one JSON form: sorted keys, no spaces; its SHA-256 names them."""
+
+    __slots__ = ()
+
+    def json(self) -> str:
+        """The canonical JSON, which `from_json` reads."""
+        return json.dumps(dump(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def hash(self) -> str:
+        """The first 16 hexadecimal digits of the canonical JSON's SHA-256."""
+        return hashlib.sha256(self.json().encode()).hexdigest()[:16]
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The settings in `text`; a `UserError` names a key that does not belong."""
+        try:
+            return parse(cls, json.loads(text), "--settings")
+        except json.JSONDecodeError as error:
+            raise UserError(f"--settings: not JSON: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """A generator: the class that loads it (`module:Class`) and its folder or hub id."""
+
+    loader: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """The training reward: its name in `leapalign.rewards`, its weights, its threshold λ."""
+
+    name: str
+    path: str
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Optimizer:
+    """AdamW's settings (Loshchilov and Hutter, 2019)."""
+
+    lr: Rate
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    eps: Rate = 1e-8
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The training budget that all compared methods share.
+
+    Attributes:
+        prompts: a .jsonl file of GenEval metadata lines, or a .txt file of one prompt a line.
+        steps: rollout steps T.
+        guidance: the embedded guidance scale.
+        iterations: optimiser iterations.
+        batch: images per iteration, over all devices.
+        optimizer: AdamW.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights, which are the ones evaluated.
+        reward: what is maximised.
+        micro_batch: images per forward pass; changes memory, not the result.
+        checkpoint_every: iterations between checkpoints.
+    """
+
+    prompts: str
+    steps: Positive
+    guidance: float
+    iterations: Positive
+    batch: Positive
+    optimizer: Optimizer
+    clip: Rate
+    ema: Share
+    reward: Reward
+    micro_batch: Positive
+    checkpoint_every: Positive = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How the evaluated images are generated: the same prompts and noise for every run."""
+
+    prompts: str
+    steps: Positive
+    guidance: float
+    images_per_prompt: Positive
+    batch: Positive
+    seed: int
+    limit: Positive | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method: its class (`module:Class`) and the values of all its fields."""
+
+    reference: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, source: str = "method") -> Any:  # noqa: ANN401 - a plug-in's class
+        """The method itself; a `UserError` names a setting it does not have."""
+        return parse(resolve(self.reference, source), dict(self.settings), source, "settings")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings(Canonical):
+    """Everything that decides a training's result."""
+
+    scale: str
+    seed: int
+    backbone: Backbone
+    resolution: Positive
+    method: Method
+    training: Training
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateSettings(Canonical):
+    """Everything but the trained weights that decides the evaluated images."""
+
+    scale: str
+    backbone: Backbone
+    resolution: Positive
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSettings(Canonical):
+    """The evaluators: reward name → weights, and GenEval's detector (`module:function`)."""
+
+    scale: str
+    evaluators: Mapping[str, str]
+    detector: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A key of the shared budget that a run changes, and why; every table prints it."""
+
+    key: str
+    value: Any
+    shared: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings(Canonical):
+    """One run at one scale with one seed, resolved; `train` is None for the untrained base."""
+
+    run: str
+    label: str
+    train: TrainSettings | None
+    generate: GenerateSettings
+    score: ScoreSettings
+    deviations: tuple[Deviation, ...] = ()
