@@ -1,0 +1,63 @@
+# The suite's commands. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help env reproduce paper test lint lock benchmark
+
+PYTHON ?=
+CORES ?= all
+TARGETS ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SMK := Snakefile $(wildcard */rules.smk)
+
+help:
+	@echo "make reproduce   make the environment if need be, then train, evaluate and report (CORES=all TARGETS=all)"
+	@echo "make paper       tables, figures and report of the measured results in results/ledger, without training"
+	@echo "make test        the tests"
+	@echo "make lint        ruff, snakefmt, import-linter, mypy and snakemake --lint"
+	@echo "make benchmark   cost of a training step and its memory, as JSON in results/benchmarks"
+	@echo "make env         only make the environment, $(VENV) (PYTHON=... to choose the Python)"
+	@echo "make lock        resolve the dependencies of pyproject.toml anew into requirements.lock"
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	    if $$python -c 'import sys, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; \
+	    then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "error: no usable Python among: $(or $(PYTHON),python3 python3.13 python3.12 python3.11)." >&2; \
+	    echo "Python 3.11, 3.12 or 3.13 with venv is needed; install one, or name it: make env PYTHON=/path/to/python3.12" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$($$found --version): about 3 minutes and 8 GB, once."; \
+	$$found -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
+	@touch $@
+
+reproduce: $(READY)
+	$(BIN)/snakemake --cores $(CORES) $(TARGETS)
+
+paper: $(READY)
+	$(BIN)/snakemake --cores $(CORES) paper
+
+test: $(READY)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check $(SMK)
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+benchmark: $(READY)
+	$(BIN)/python -m benchmarks.step --out results/benchmarks/step.json
+
+lock: $(READY)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --group parity --universal --python-version 3.11 --fork-strategy fewest \
+	    --upgrade --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+	    --quiet --output-file requirements.lock
