@@ -1,0 +1,1 @@
+"""Tests mirror the packages; `tolerances` holds every numeric bound they use."""
