@@ -169,6 +169,10 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
     layers = _layers(name, run, config, scale, scale_name)
     method = _method(config, layers, run.method)
     training, deviations = _training(scale, layers)
+    try:
+        method.build().check(training.steps, training.batch)
+    except UserError as error:
+        raise UserError(f"run `{name}` at scale {scale_name}: {run.method}: {error}") from None
     train = TrainSettings(scale_name, seed, scale.backbone, scale.resolution, method, training)
     return RunSettings(name, run.label or config.label, train, generate, score, deviations)
 

@@ -1,0 +1,97 @@
+"""Fingerprints of weights, and the check that shipped ones are whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+from leapalign.errors import UserError
+
+SUMS = "SHA256SUMS"
+"""Beside or in a weights folder: lines of `sha256sum`, paths relative to the file."""
+
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+
+
+@cache
+def fingerprint(path: str) -> dict[str, str]:
+    """The SHA-256 of every weights file in a folder (or of the file itself), by relative path.
+
+    Digests of files over 64 MB are kept in the user's cache folder under size and mtime. A hub id
+    has no files here and an empty fingerprint.
+    """
+    root = Path(path)
+    if root.is_file():
+        return {root.name: _digest(root)}
+    files = sorted(file for file in root.rglob("*") if file.suffix in _SUFFIXES)
+    return {str(file.relative_to(root)): _digest(file) for file in files}
+
+
+def check_weights(path: str, source: str) -> None:
+    """Refuse weights that are missing, or that differ from the digests shipped with them.
+
+    Args:
+        path: a local folder; a hub id (`owner/name`, no such folder) is left to its loader.
+        source: the file and key that name the weights, for messages.
+
+    Raises:
+        UserError: naming the file, and both digests where it is damaged.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(
+            f"{source}: no weights at {path}; restore them with `git checkout -- {path}`, or "
+            f"correct the path"
+        )
+    found = fingerprint(path)
+    if folder.is_dir() and not found:
+        raise UserError(f"{source}: no weights file in {path}; it should hold .safetensors")
+    for sums in (folder / SUMS, folder.parent / SUMS):
+        if sums.is_file():
+            _compare(folder, found, sums)
+            return
+
+
+def _compare(folder: Path, found: dict[str, str], sums: Path) -> None:
+    expected = _read_sums(sums)
+    for name, digest in expected.items():
+        file = sums.parent / name
+        if folder not in file.parents or file.suffix not in _SUFFIXES:
+            continue
+        actual = found.get(str(file.relative_to(folder)))
+        if actual is None:
+            raise UserError(f"{file}: missing, though {sums} lists it; run `git checkout -- {file}`")
+        if actual != digest:
+            raise UserError(
+                f"{file}: damaged: its SHA-256 is {actual[:12]}…, {sums} says {digest[:12]}…; "
+                f"run `git checkout -- {file}`"
+            )
+
+
+def _read_sums(sums: Path) -> dict[str, str]:
+    """File → digest from `sha256sum` lines."""
+    pairs = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
+    return {name.removeprefix("*"): digest for digest, name in pairs}
+
+
+def _digest(file: Path) -> str:
+    size, mtime = file.stat().st_size, file.stat().st_mtime_ns
+    if size < 2**26:
+        return _sha256(file)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    key = hashlib.sha256(f"{file.resolve()}:{size}:{mtime}".encode()).hexdigest()
+    kept = Path(home) / "leapalign" / "sha256" / f"{key}.json"
+    if kept.is_file():
+        return str(json.loads(kept.read_text()))
+    digest = _sha256(file)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(digest))
+    return digest
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
