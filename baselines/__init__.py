@@ -1,0 +1,1 @@
+"""The methods LeapAlign is compared with, one file each."""

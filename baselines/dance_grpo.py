@@ -1,0 +1,43 @@
+"""DanceGRPO (arXiv 2505.07818): every step stochastic, a random share of them trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from typing_extensions import override
+
+from leapalign.grid import Grid
+from leapalign.method import PolicyGradient
+from leapalign.steps import DanceSDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class DanceGRPO(PolicyGradient):
+    """The reward is taken on x̂_0 of the last step, whose own transition is dropped.
+
+    Args:
+        fraction: share of the T - 1 transitions that each image trains, its own random choice.
+    """
+
+    updates_per_iteration: int = 3
+    fraction: float = 0.6
+
+    rewards_prediction: ClassVar[bool] = True
+
+    @override
+    def rule(self, grid: Grid) -> DanceSDE:
+        """Constant diffusion η."""
+        return DanceSDE(self.eta)
+
+    @override
+    def stochastic(self, grid: Grid, iteration: int) -> range:
+        """All transitions but the last."""
+        return range(grid.steps - 1)
+
+    @override
+    def trained(self, stochastic: range, rng: np.random.Generator) -> list[int]:
+        """The first int(fraction · (T - 1)) of a random permutation."""
+        count = max(1, int(len(stochastic) * self.fraction))
+        return [int(i) for i in rng.permutation(stochastic)[:count]]

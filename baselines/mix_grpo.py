@@ -1,0 +1,55 @@
+"""MixGRPO (arXiv 2507.21802): stochastic steps only inside a sliding window, Euler elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from typing_extensions import override
+
+from leapalign.errors import UserError
+from leapalign.grid import Grid
+from leapalign.method import PolicyGradient
+from leapalign.steps import FlowSDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixGRPO(PolicyGradient):
+    """The window's steps, all of them and in order, are the trained ones; it slides from noise to image.
+
+    Args:
+        window: stochastic steps.
+        stride: how far the window's start moves.
+        iterations_per_position: after how many iterations it moves.
+    """
+
+    eta: float = 0.7
+    window: int = 4
+    stride: int = 1
+    iterations_per_position: int = 25
+
+    @override
+    def check(self, steps: int, batch: int) -> None:
+        """Refuse a window longer than the path."""
+        super().check(steps, batch)
+        if not 1 <= self.window <= steps:
+            raise UserError(
+                f"window: must lie between 1 and the {steps} training steps, got {self.window}"
+            )
+
+    @override
+    def rule(self, grid: Grid) -> FlowSDE:
+        """Flow-GRPO's step."""
+        return FlowSDE(self.eta, grid.sigmas[1])
+
+    @override
+    def stochastic(self, grid: Grid, iteration: int) -> range:
+        """The window at this iteration, a function of its number alone; past the end it starts over."""
+        starts = range(0, grid.steps - self.window + 1, self.stride)
+        start = starts[iteration // self.iterations_per_position % len(starts)]
+        return range(start, start + self.window)
+
+    @override
+    def trained(self, stochastic: range, rng: np.random.Generator) -> list[int]:
+        """The whole window, in order."""
+        return list(stochastic)

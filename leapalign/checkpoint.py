@@ -1,0 +1,102 @@
+"""Training checkpoints: written whole or not at all, and resumed only under the settings that made them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from leapalign.errors import UserError
+
+SETTINGS = "settings.json"
+
+
+@dataclass
+class Tally:
+    """What a training has spent so far; saved with every checkpoint.
+
+    Args:
+        iteration: iterations done.
+        evaluations: forward-equivalents, summed over samples.
+        images: images generated.
+        seconds: time spent in iterations, over all resumptions.
+    """
+
+    iteration: int = 0
+    evaluations: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """For accelerate's checkpoint."""
+        return asdict(self)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From accelerate's checkpoint."""
+        for key, value in state.items():
+            setattr(self, key, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints of one run in one folder; the last two are kept.
+
+    Args:
+        folder: `results/<scale>/checkpoints/<run>/seed<s>`.
+        accelerator: saves and loads everything prepared by or registered with it.
+        settings_hash: names the settings; a checkpoint of others is refused.
+    """
+
+    folder: Path
+    accelerator: Accelerator
+    settings_hash: str
+
+    def _complete(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("iteration-*") if path.suffix != ".partial")
+
+    def save(self, iteration: int) -> None:
+        """Write a checkpoint beside the others, and only then give it its name."""
+        final = self.folder / f"iteration-{iteration:06d}"
+        partial = final.with_suffix(".partial")
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(partial))
+        if not self.accelerator.is_main_process:
+            return
+        (partial / SETTINGS).write_text(json.dumps({"settings_hash": self.settings_hash}))
+        if not final.exists():
+            partial.rename(final)
+        for old in self._complete()[:-2]:
+            shutil.rmtree(old)
+
+    def resume(self) -> bool:
+        """Load the latest complete checkpoint, if there is one.
+
+        Raises:
+            UserError: it was made under other settings, or cannot be read.
+        """
+        found = self._complete()
+        if not found:
+            return False
+        latest = found[-1]
+        made_under = json.loads((latest / SETTINGS).read_text())["settings_hash"]
+        if made_under != self.settings_hash:
+            raise UserError(
+                f"{latest}: made under other settings ({made_under}, now {self.settings_hash}); "
+                f"remove {self.folder} to train anew, or restore the settings"
+            )
+        try:
+            self.accelerator.load_state(str(latest))
+        except (OSError, RuntimeError, ValueError, EOFError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{latest}: damaged ({reason}); remove it to go on from the one before"
+            ) from error
+        return True

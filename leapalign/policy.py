@@ -1,0 +1,111 @@
+"""Group-relative policy gradients: advantages, the clipped ratio, and the replay of stochastic steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from leapalign.rollout import Rollout, Velocity, levels
+from leapalign.steps import StochasticStep, log_prob
+
+
+def group_advantages(
+    rewards: Float[Tensor, "prompts group"], clip: float
+) -> Float[Tensor, "prompts group"]:
+    """GRPO advantages (arXiv 2402.03300, Eq. 3): (r - mean) / (std + 1e-8) in each prompt's group, unbiased std.
+
+    Args:
+        rewards: one row per prompt.
+        clip: advantages are bounded to ±clip.
+
+    Returns:
+        The advantages; NaN rows where all rewards of a group are equal: such a group teaches nothing and is skipped.
+    """
+    spread = rewards.std(dim=1, keepdim=True)
+    advantages = (rewards - rewards.mean(dim=1, keepdim=True)) / (spread + 1e-8)
+    return advantages.clamp(-clip, clip).masked_fill(spread == 0, torch.nan)
+
+
+def clipped_loss(
+    ratio: Float[Tensor, " batch"], advantage: Float[Tensor, " batch"], clip: float
+) -> Float[Tensor, " batch"]:
+    """PPO's pessimistic surrogate (arXiv 1707.06347, Eq. 7), negated: max(-A ρ, -A clip(ρ, 1 ± ε))."""
+    return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1.0 - clip, 1.0 + clip))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyUpdate:
+    """What one replay of the policy needs beside the record.
+
+    Args:
+        rule: the stochastic step the rollout took.
+        clip: ε of the clipped ratio.
+        scale: factor on every term of the loss, 1 / (images in the update · trained steps).
+    """
+
+    rule: StochasticStep
+    clip: float
+    scale: float
+
+
+@dataclass(slots=True)
+class ReplayedPolicy:
+    """Sums over the replays of an update.
+
+    Args:
+        loss: the scaled loss.
+        clipped: terms whose ratio left [1 - ε, 1 + ε].
+        deviation: the largest |ρ - 1| seen; below 1e-6 before any update.
+        terms: replays, summed over samples.
+    """
+
+    loss: float = 0.0
+    clipped: int = 0
+    deviation: float = 0.0
+    terms: int = 0
+
+
+def replay_policy(
+    velocity: Velocity,
+    record: Rollout,
+    steps: Sequence[Sequence[int]],
+    advantages: Float[Tensor, " batch"],
+    update: PolicyUpdate,
+    before_last: Callable[[], object] | None = None,
+) -> ReplayedPolicy:
+    """Accumulate the weights' gradient of the clipped objective over the trained steps of a recorded batch.
+
+    Args:
+        velocity: the field, with gradient to its weights.
+        record: the stochastic rollout with its log-probabilities.
+        steps: the trained indices of each sample, equally many; replayed in the order given.
+        advantages: one per sample.
+        update: rule, clip range and scale.
+        before_last: called just before the last replay, where a distributed run reduces its gradients.
+    """
+    result = ReplayedPolicy()
+    samples = torch.arange(len(steps))
+    for m in range(len(steps[0])):
+        index = torch.tensor([chosen[m] for chosen in steps])
+        x, x_next, old = (
+            torch.stack([column[int(i) + shift][b] for b, i in zip(samples, index, strict=True)])
+            for column, shift in ((record.states, 0), (record.states, 1), (record.log_probs, 0))
+        )
+        if m == len(steps[0]) - 1 and before_last is not None:
+            before_last()
+        mean, std = update.rule.transition(
+            x, velocity(x, record.times(index)), *levels(record.grid, index, x)
+        )
+        ratio = torch.exp(log_prob(x_next, mean, std) - old)
+        loss = update.scale * clipped_loss(ratio, advantages, update.clip).sum()
+        loss.backward()
+        deviation = (ratio.detach() - 1.0).abs()
+        result.loss += float(loss.detach())
+        result.clipped += int((deviation > update.clip).sum())
+        result.deviation = max(result.deviation, float(deviation.max()))
+        result.terms += len(steps)
+    return result

@@ -1,0 +1,118 @@
+"""What every method optimises over: base model, reward, prompts and random streams, tied together for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from jaxtyping import Float
+from torch import Tensor
+
+from leapalign.backbones.flux import Flux, FluxVelocity
+from leapalign.data import Sampler
+from leapalign.errors import UserError
+from leapalign.grid import Grid
+from leapalign.rewards import Reward
+from leapalign.settings import Training
+from leapalign.steps import Latents
+from leapalign.streams import choices, stream
+
+
+@dataclass
+class TrainingProblem:
+    """The `leapalign.method.Problem` of a training run.
+
+    Args:
+        backbone: the base model, its transformer prepared by `accelerator`.
+        reward: the differentiable reward.
+        sampler: the training prompts.
+        budget: the settings all methods share.
+        seed: root of every random stream.
+        accelerator: devices and gradient reduction.
+    """
+
+    backbone: Flux
+    reward: Reward
+    sampler: Sampler
+    budget: Training
+    seed: int
+    accelerator: Accelerator
+
+    @property
+    def steps(self) -> int:
+        """T, the rollout's steps."""
+        return self.budget.steps
+
+    @property
+    def batch(self) -> int:
+        """Images per iteration, over all devices."""
+        return self.budget.batch
+
+    @property
+    def threshold(self) -> float:
+        """λ (Eq. 11), in the reward's unit."""
+        return self.budget.reward.threshold
+
+    def grid(self, steps: int) -> Grid:
+        """The base model's own time grid."""
+        return self.backbone.grid(steps)
+
+    def slots(self, count: int) -> range:
+        """This process's share of `count` prompts.
+
+        Raises:
+            UserError: they cannot be shared out evenly.
+        """
+        processes = self.accelerator.num_processes
+        if count % processes:
+            raise UserError(
+                f"batch: {count} prompts an iteration cannot be shared evenly by {processes} processes"
+            )
+        share = count // processes
+        return range(
+            self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share
+        )
+
+    def prompts(self, iteration: int, slots: Sequence[int]) -> list[str]:
+        """The prompts drawn for these slots."""
+        return [self.sampler.draw(iteration, slot).text for slot in slots]
+
+    def noise(self, iteration: int, slots: Sequence[int], *name: str | int) -> Latents:
+        """Standard normal packed latents, one per slot."""
+        return self.backbone.latents([stream(self.seed, iteration, slot, *name) for slot in slots])
+
+    def choices(self, iteration: int, slot: int, name: str) -> np.random.Generator:
+        """A generator for a slot's discrete choices."""
+        return choices(self.seed, iteration, slot, name)
+
+    def field(self, prompts: Sequence[str]) -> FluxVelocity:
+        """The velocity field under these prompts."""
+        return self.backbone.field(prompts, self.budget.guidance)
+
+    def score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
+        """The reward of the decoded images, in float32, differentiable in x.
+
+        Raises:
+            UserError: a score is not finite.
+        """
+        rewards = self.reward.score(self.backbone.decode(x).float(), prompts)
+        if not bool(torch.isfinite(rewards).all()):
+            worst = int((~torch.isfinite(rewards)).nonzero()[0])
+            raise UserError(
+                f"the reward {self.reward.name} gave {rewards[worst]} for prompt {prompts[worst]!r}; "
+                "the image is not finite or the reward's weights are damaged"
+            )
+        return rewards
+
+    def micro_batches(self, count: int) -> Iterator[slice]:
+        """Slices of at most `budget.micro_batch` that cover `count` samples."""
+        size = self.budget.micro_batch
+        return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+    def sync_gradients(self) -> None:
+        """Let the next backward reduce the gradients over the processes; a single process has nothing to reduce."""
+        if self.accelerator.num_processes > 1:
+            self.accelerator.trigger_sync_in_backward(self.backbone.transformer)

@@ -1,0 +1,132 @@
+"""The only sampling loop: record a path of states and velocities without gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from leapalign.grid import Grid
+from leapalign.steps import Latents, StochasticStep, euler, log_prob
+
+
+class Velocity(Protocol):
+    """A velocity field bound to the prompts of a batch: v(x, time), restricted to some samples by `field[rows]`."""
+
+    def __call__(self, x: Latents, time: Float[Tensor, " batch"]) -> Latents:
+        """The velocity dx/dσ [batch, tokens, channels] at one time per sample."""
+        ...
+
+    def __getitem__(self, rows: Tensor | slice) -> Velocity:
+        """The field of these samples only."""
+        ...
+
+
+@dataclass(slots=True)
+class Rollout:
+    """A recorded path: states x[0..n], velocities v[0..n], n up to N, all detached.
+
+    Args:
+        grid: the time grid.
+        states: x[i] for every recorded index, each [batch, tokens, channels].
+        velocities: v[i] for every evaluated index; zero for samples that had stopped before.
+        log_probs: for stochastic steps, the log-density of the transition taken, [batch].
+        evaluations: forward passes made, summed over the samples.
+    """
+
+    grid: Grid
+    states: list[Latents]
+    velocities: list[Latents]
+    log_probs: dict[int, Float[Tensor, " batch"]] = field(default_factory=dict)
+    evaluations: int = 0
+
+    def times(self, index: Tensor | int) -> Float[Tensor, " batch"]:
+        """The model's time for one index per sample."""
+        return at(self.grid.times, index, self.states[0])
+
+    def prediction(self, i: int) -> Latents:
+        """One-step prediction of the image from index i (Eq. 3): x̂_{0|i} = x[i] - σ[i] v[i]."""
+        return self.states[i] - self.grid.sigmas[i] * self.velocities[i]
+
+
+def at(values: tuple[float, ...], index: Tensor | int, like: Latents) -> Float[Tensor, " batch"]:
+    """values[index] per sample, in the dtype and on the device of `like`."""
+    batch = like.shape[0]
+    index = torch.as_tensor(index).expand(batch)
+    return torch.tensor(values, dtype=like.dtype)[index].to(like.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """Where a rollout is stochastic.
+
+    Args:
+        rule: the transition's mean and standard deviation.
+        steps: the indices that follow it; all others are Euler steps.
+        noise: standard normal noise [batch, tokens, channels] for step i.
+    """
+
+    rule: StochasticStep
+    steps: Collection[int]
+    noise: Callable[[int], Latents]
+
+
+@torch.no_grad()
+def rollout(
+    velocity: Velocity,
+    x: Latents,
+    grid: Grid,
+    *,
+    horizon: Int[Tensor, " batch"] | int | None = None,
+    explore: Exploration | None = None,
+) -> Rollout:
+    """Sample from noise x = x[0] along `grid`, by Euler steps except where `explore` makes them stochastic.
+
+    Args:
+        velocity: the field.
+        x: initial noise [batch, tokens, channels].
+        grid: time grid.
+        horizon: the last state wanted, per sample; by default the image, N. A sample with horizon n < N is
+            recorded as x[0..n] and v[0..n], enough for a prediction from x[n], and costs nothing after that.
+        explore: the stochastic steps.
+
+    Returns:
+        The recorded path.
+    """
+    last = torch.as_tensor(grid.end if horizon is None else horizon).expand(x.shape[0])
+    record = Rollout(grid, [x], [])
+    for i in range(min(int(last.max()) + 1, grid.steps)):
+        running = last >= i
+        v = _velocity_of(velocity, x, record.times(i), running)
+        record.velocities.append(v)
+        record.evaluations += int(running.sum())
+        sigma, sigma_next = levels(grid, i, x)
+        if explore is not None and i in explore.steps:
+            mean, std = explore.rule.transition(x, v, sigma, sigma_next)
+            x = mean + std * explore.noise(i)
+            record.log_probs[i] = log_prob(x, mean, std)
+        else:
+            x = euler(x, v, sigma, sigma_next)
+        record.states.append(x)
+    return record
+
+
+def _velocity_of(velocity: Velocity, x: Latents, time: Tensor, running: Tensor) -> Latents:
+    """The velocity of the running samples, zero for the others."""
+    if bool(running.all()):
+        return velocity(x, time)
+    v = torch.zeros_like(x)
+    v[running] = velocity[running](x[running], time[running])
+    return v
+
+
+def levels(grid: Grid, index: Tensor | int, like: Latents) -> tuple[Tensor, Tensor]:
+    """σ[i] and σ[i+1], each [batch, 1, 1], for one index per sample."""
+    index = torch.as_tensor(index)
+    return at(grid.sigmas, index, like)[:, None, None], at(grid.sigmas, index + 1, like)[
+        :, None, None
+    ]

@@ -1,0 +1,262 @@
+"""The training loop, the same for every method: accumulate, clip, step, average, log, checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from leapalign.checkpoint import Checkpoints, Tally
+from leapalign.data import Sampler, read_prompts
+from leapalign.devices import leased_device
+from leapalign.errors import UserError, main_guard
+from leapalign.method import Method, Progress
+from leapalign.parsing import resolve
+from leapalign.problem import TrainingProblem
+from leapalign.record import peak_memory_mb, record
+from leapalign.rewards import load_reward
+from leapalign.settings import TrainSettings
+
+WEIGHTS = "transformer.safetensors"
+LOG = "log.jsonl"
+
+
+class Diverged(UserError):
+    """Training met a loss or gradient that is not finite."""
+
+
+@dataclass
+class Training:
+    """Everything a run holds while it trains."""
+
+    method: Method
+    problem: TrainingProblem
+    optimizer: torch.optim.Optimizer
+    average: AveragedModel
+    tally: Tally
+    clip: float
+
+    def iterate(self) -> dict[str, Any]:
+        """One iteration: as many optimiser steps as the method asks for; returns its log line."""
+        started = time.perf_counter()
+        iteration = self.tally.iteration
+        transformer = self.problem.backbone.transformer
+        accelerator = self.problem.accelerator
+        steps, norms = [], []
+        updates = self.method.updates(self.problem, iteration)
+        while True:
+            # Gradients are reduced over processes once per update: the method says at which backward.
+            with accelerator.no_sync(transformer):
+                progress = next(updates, None)
+            if progress is None:
+                break
+            steps.append(progress)
+            if progress.trains:
+                norms.append(self._step(iteration, progress))
+        self.tally.iteration += 1
+        self.tally.evaluations += sum(step.evaluations for step in steps)
+        self.tally.images += sum(step.images for step in steps)
+        self.tally.seconds += time.perf_counter() - started
+        return log_line(iteration, steps, norms, self.tally)
+
+    def _step(self, iteration: int, progress: Progress) -> float:
+        """Clip, check, step and average; returns the gradient's norm before clipping."""
+        transformer = self.problem.backbone.transformer
+        norm = float(self.problem.accelerator.clip_grad_norm_(transformer.parameters(), self.clip))
+        if not (math.isfinite(norm) and math.isfinite(progress.loss)):
+            raise Diverged(
+                f"iteration {iteration}: loss {progress.loss}, gradient norm {norm}, rewards "
+                f"{min(progress.rewards):.4g} to {max(progress.rewards):.4g}; the weights before it are in the last "
+                "checkpoint. Lower training.optimizer.lr, training.clip or the method's nesting"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.average.update_parameters(transformer)
+        return norm
+
+
+def log_line(
+    iteration: int, steps: Sequence[Progress], norms: Sequence[float], tally: Tally
+) -> dict[str, Any]:
+    """One iteration's line of the training log; a key that does not apply to the method is null."""
+    rewards = [reward for step in steps for reward in step.rewards]
+    fractions = [step.clip_fraction for step in steps if step.clip_fraction is not None]
+    skipped = [step.skipped_groups for step in steps if step.skipped_groups is not None]
+    return {
+        "iteration": iteration,
+        "reward": fmean(rewards),
+        "reward_std": pstdev(rewards),
+        "loss": sum(step.loss for step in steps),
+        "grad_norm": _mean(norms),
+        "d_j": _mean(d for step in steps for d in step.joint_distances),
+        "d_0": _mean(d for step in steps for d in step.image_distances),
+        "clip_fraction": _mean(fractions),
+        "skipped_groups": sum(skipped) if skipped else None,
+        "nfe": tally.evaluations,
+        "images": tally.images,
+        "seconds": round(tally.seconds, 3),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    finite = [value for value in values if math.isfinite(value)]
+    return fmean(finite) if finite else None
+
+
+def prepare(settings: TrainSettings, device: str) -> Training:
+    """Load model, reward and prompts of a run, everything checked before any long work."""
+    budget = settings.training
+    method: Method = settings.method.build()
+    method.check(budget.steps, budget.batch)
+    sampler = Sampler(read_prompts(budget.prompts), settings.seed)
+    accelerator = Accelerator(cpu=device == "cpu")
+    loader = resolve(settings.backbone.loader, "backbone.loader")
+    backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)
+    backbone.transformer.requires_grad_(True).train()
+    adam = budget.optimizer
+    optimizer = torch.optim.AdamW(
+        backbone.transformer.parameters(),
+        lr=adam.lr,
+        betas=adam.betas,
+        eps=adam.eps,
+        weight_decay=adam.weight_decay,
+    )
+    average = AveragedModel(backbone.transformer, multi_avg_fn=get_ema_multi_avg_fn(budget.ema))
+    backbone.transformer, optimizer = accelerator.prepare(backbone.transformer, optimizer)
+    tally = Tally()
+    accelerator.register_for_checkpointing(average, tally)
+    reward = load_reward(budget.reward.name, budget.reward.path, accelerator.device)
+    problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, accelerator)
+    return Training(method, problem, optimizer, average, tally, budget.clip)
+
+
+def train(settings: TrainSettings, out: Path, checkpoints: Path, device: str) -> Tally:
+    """Train one run, or go on with it, and write its averaged weights and log to `out`.
+
+    Args:
+        settings: the resolved settings.
+        out: gets transformer.safetensors and log.jsonl.
+        checkpoints: where the run's checkpoints are, outside of `out`.
+        device: "cpu" or a CUDA device.
+
+    Raises:
+        UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
+
+    Returns:
+        What the run spent, over all its resumptions.
+    """
+    run = prepare(settings, device)
+    saved = Checkpoints(checkpoints, run.problem.accelerator, settings.hash())
+    if saved.resume():
+        sys.stderr.write(
+            f"resumed at iteration {run.tally.iteration} of {settings.training.iterations}\n"
+        )
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    log = checkpoints / LOG
+    keep_lines(log, run.tally.iteration)
+    with (
+        log.open("a", encoding="utf-8") as lines,
+        progress_view(settings, run.tally.iteration) as show,
+    ):
+        while run.tally.iteration < settings.training.iterations:
+            line = run.iterate()
+            lines.write(json.dumps(line) + "\n")
+            show(line)
+            if run.tally.iteration % settings.training.checkpoint_every == 0:
+                lines.flush()
+                saved.save(run.tally.iteration)
+    write_results(run, log, out)
+    return run.tally
+
+
+def keep_lines(log: Path, count: int) -> None:
+    """Drop the lines that a killed run logged after its last checkpoint."""
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
+    log.write_text("".join(lines[:count]), encoding="utf-8")
+
+
+def write_results(run: Training, log: Path, out: Path) -> None:
+    """Write the averaged weights and a copy of the log, each whole or not at all."""
+    if not run.problem.accelerator.is_main_process:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: value.detach().contiguous() for name, value in run.average.module.state_dict().items()
+    }
+    draft = out / f".{WEIGHTS}"
+    save_file(weights, draft)
+    draft.replace(out / WEIGHTS)
+    draft = out / f".{LOG}"
+    shutil.copyfile(log, draft)
+    draft.replace(out / LOG)
+
+
+@contextlib.contextmanager
+def progress_view(settings: TrainSettings, done: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """A bar on a terminal, a plain line every tenth of the run in a log; yields what shows an iteration."""
+    console = Console(stderr=True)
+    total, name = settings.training.iterations, settings.method.reference.partition(":")[2]
+    if not console.is_terminal:
+        every = max(1, total // 10)
+
+        def plain(line: dict[str, Any]) -> None:
+            if (line["iteration"] + 1) % every == 0:
+                sys.stderr.write(
+                    f"{name}: {line['iteration'] + 1}/{total} reward {line['reward']:.4f}\n"
+                )
+
+        yield plain
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        yield lambda line: bar.update(
+            task, advance=1, description=f"{name} reward {line['reward']:.4f}"
+        )
+
+
+@main_guard
+def main() -> None:
+    """Command line: train one run from its resolved settings."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--settings", required=True, help="resolved TrainSettings as JSON")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the weights and the log"
+    )
+    parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
+    arguments = parser.parse_args()
+    settings = TrainSettings.from_json(arguments.settings)
+    weights = [settings.backbone.path, settings.training.reward.path]
+    with (
+        leased_device() as device,
+        record(arguments.out / "provenance.json", settings, weights, device) as entries,
+    ):
+        tally = train(settings, arguments.out, arguments.checkpoints, device)
+        entries["seconds"] = round(tally.seconds, 2)
+
+
+if __name__ == "__main__":
+    main()
