@@ -171,8 +171,8 @@ def at_rows(record: Rollout, replay: Replay) -> Float[Tensor, " rows"]:
 
 def _cross_joint(plans: Sequence[Plan], g: Latents, nested: Latents) -> Latents:
     """The cotangent one leap earlier: g + α·nested (Eq. 10), or α·nested alone (Eq. 14)."""
-    alpha = torch.tensor([plan.nesting for plan in plans]).to(g)[:, None, None]
-    direct = torch.tensor([0.0 if plan.nested_only else 1.0 for plan in plans]).to(g)[:, None, None]
+    alpha = g.new_tensor([plan.nesting for plan in plans])[:, None, None]
+    direct = g.new_tensor([0.0 if plan.nested_only else 1.0 for plan in plans])[:, None, None]
     return direct * g + alpha * nested
 
 
