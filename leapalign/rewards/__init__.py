@@ -1,0 +1,44 @@
+"""Differentiable text-to-image rewards behind one interface.
+
+`load_reward` knows HPSv2.1, PickScore and HPSv3. Each loads the official checkpoints, and any folder in the same
+file formats, through the same code.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from leapalign.errors import UserError
+from leapalign.rewards.reward import Reward
+
+REWARDS = {
+    "hpsv2": "leapalign.rewards.hpsv2:HPSv2",
+    "pickscore": "leapalign.rewards.pickscore:PickScore",
+    "hpsv3": "leapalign.rewards.hpsv3:HPSv3",
+}
+
+__all__ = ["REWARDS", "Reward", "load_reward"]
+
+
+def load_reward(name: str, path: str | Path, device: torch.device | str = "cpu") -> Reward:
+    """Load the reward `name` ("hpsv2", "pickscore" or "hpsv3") from its weights.
+
+    Args:
+        name: The reward's name.
+        path: Its folder of weights, or a single file where the official release is one.
+        device: Where it shall run; it stays float32 unless the checkpoint is bfloat16.
+
+    Raises:
+        UserError: The name is unknown, or the weights are missing or damaged.
+    """
+    if name not in REWARDS:
+        raise UserError(f"unknown reward {name!r}; known are {', '.join(REWARDS)}")
+    module, attribute = REWARDS[name].split(":")
+    load: Callable[[Path, torch.device], Reward] = getattr(
+        importlib.import_module(module), attribute
+    ).load
+    return load(Path(path), torch.device(device))

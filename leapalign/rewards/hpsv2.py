@@ -1,0 +1,103 @@
+"""HPSv2.1 (Wu et al., 2023): the cosine of CLIP embeddings tuned on human preferences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import open_clip
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from leapalign.errors import UserError
+from leapalign.rewards.images import normalize, resize, to_tensor
+from leapalign.rewards.reward import Reward
+from leapalign.rewards.weights import damaged, load_strictly, read_state_dict, verify
+
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
+OFFICIAL_MODEL, OFFICIAL_WEIGHTS = "ViT-H-14", "HPS_v2.1_compressed.pt"
+
+
+def prepare(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "batch 3 H W"]:
+    """The official transform: longest side to `size`, centred on black, then normalised.
+
+    The odd pixel of padding goes right or bottom. Images whose longest side is `size` already are
+    not padded, so a 224x200 image keeps its shape.
+    """
+    height, width = images.shape[-2:]
+    longest = max(height, width)
+    if longest != size:
+        height, width = round(height * size / longest), round(width * size / longest)
+        images = resize(images, height, width)
+        left, top = (size - width) // 2, (size - height) // 2
+        images = F.pad(images, (left, size - width - left, top, size - height - top))
+    return normalize(images)
+
+
+class HPSv2(Reward):
+    """HPSv2.1 from an open_clip folder or the official checkpoint."""
+
+    name: ClassVar[str] = "hpsv2"
+    quantity: ClassVar[str] = "cosine similarity without logit scale, about 0.2 to 0.35"
+
+    def __init__(
+        self, model: open_clip.CLIP, tokenizer: Callable[[list[str]], Tensor], size: int
+    ) -> None:
+        """Score with a frozen `model` whose input is `size` pixels wide."""
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.size = size
+        self._texts: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> HPSv2:
+        """Load from an open_clip local-dir folder, or the official ViT-H-14 .pt or its folder.
+
+        Raises:
+            UserError: The weights are missing, damaged or of another model.
+        """
+        verify(path)
+        if (path / CONFIG).is_file():
+            name, weights = f"local-dir:{path}", path / WEIGHTS
+        else:
+            name, weights = OFFICIAL_MODEL, path / OFFICIAL_WEIGHTS if path.is_dir() else path
+        state = read_state_dict(weights)
+        try:
+            model = open_clip.create_model(name, load_weights=False, device=device)
+            tokenizer = open_clip.get_tokenizer(name)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise UserError(f"{path}: no open_clip model: {error}") from error
+        if not isinstance(model, open_clip.CLIP):
+            raise damaged(weights, "its configuration is no plain CLIP")
+        load_strictly(model, state, weights)
+        size = model.visual.image_size
+        return cls(model, tokenizer, size if isinstance(size, int) else size[0])
+
+    def score(
+        self, images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str]
+    ) -> Float[Tensor, " batch"]:
+        """cos(image, text), both L2-normalised, without the logit scale."""
+        features = self.model.encode_image(prepare(images.float(), self.size), normalize=True)
+        return (features * self.encode(prompts)).sum(-1)
+
+    @torch.no_grad()
+    def score_pil(
+        self, images: Sequence[Image.Image], prompts: Sequence[str]
+    ) -> Float[Tensor, " batch"]:
+        """The official path: its transform works on tensors, so it equals `score` on each image."""
+        device = self.model.logit_scale.device
+        prepared = [prepare(to_tensor(image)[None].to(device), self.size) for image in images]
+        features = torch.cat([self.model.encode_image(image, normalize=True) for image in prepared])
+        return (features * self.encode(prompts)).sum(-1)
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
+        """Normalised text embeddings; each prompt is computed once and kept."""
+        if new := list(dict.fromkeys(p for p in prompts if p not in self._texts)):
+            tokens = self.tokenizer(new).to(self.model.logit_scale.device)
+            self._texts.update(zip(new, self.model.encode_text(tokens, normalize=True), strict=True))
+        return torch.stack([self._texts[prompt] for prompt in prompts])

@@ -1,0 +1,42 @@
+"""Image preparation that the rewards share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+# CLIP's normalisation (Radford et al., 2021), which all rewards here inherit.
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def normalize(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+    """Images in [0, 1] to CLIP's zero mean and unit deviation."""
+    return F.normalize(images, mean=list(MEAN), std=list(STD))
+
+
+def resize(images: Float[Tensor, "batch 3 h w"], height: int, width: int) -> Float[Tensor, "batch 3 H W"]:
+    """Antialiased bicubic resize, unclamped; returns the images themselves if they fit."""
+    if images.shape[-2:] == (height, width):
+        return images
+    return F.resize(
+        images, [height, width], interpolation=F.InterpolationMode.BICUBIC, antialias=True
+    )
+
+
+def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
+    """An image of any mode as RGB in [0, 1]."""
+    return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
+
+
+def by_size(images: Sequence[Image.Image]) -> dict[tuple[int, int], list[int]]:
+    """Indices of the images of each size, so that equal ones make a batch."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.size, []).append(index)
+    return groups

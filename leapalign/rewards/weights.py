@@ -1,0 +1,87 @@
+"""Weights on disk: what is missing or damaged is named before anything is computed with it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from leapalign.errors import UserError
+
+CHECKSUMS = "SHA256SUMS"
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_checksums(folder: Path) -> None:
+    """Write a folder's SHA256SUMS, over every file in it (the format of `sha256sum`)."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
+    lines = [f"{sha256(path)}  {path.name}\n" for path in files]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def verify(path: Path) -> None:
+    """Check that weights are there and, where a folder carries SHA256SUMS, that they are whole.
+
+    Raises:
+        UserError: A file is missing, or its hash is not the recorded one.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: no such weights; download them or mend the path in the scale's settings")
+    sums = path / CHECKSUMS
+    if not sums.is_file():
+        return
+    for line in sums.read_text(encoding="utf-8").splitlines():
+        expected, _, name = line.partition("  ")
+        file = path / name
+        if not file.is_file():
+            raise UserError(f"{file}: missing (sha256 {expected}); restore it from the release")
+        if (found := sha256(file)) != expected:
+            raise UserError(
+                f"{file}: damaged, sha256 is {found}, not {expected}; restore it from the release"
+            )
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a .safetensors file, or of a pickle without running code from it.
+
+    A pickle may keep them under the key "state_dict".
+
+    Raises:
+        UserError: The file is missing, cannot be read, or holds a tensor that is not finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: missing; download the weights again")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, ValueError, OSError, EOFError) as error:
+        raise damaged(path, str(error)) from error
+    state = state.get("state_dict", state)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise damaged(path, f"{name} is not finite")
+    return state
+
+
+def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load all of `state` into all of `model`; `path` names the file in the error."""
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise damaged(path, f"its tensors do not fit the model: {error}") from error
+
+
+def damaged(path: Path, why: str) -> UserError:
+    """The error for weights that cannot be used."""
+    return UserError(f"{path}: {why} (sha256 {sha256(path)}); restore it from the release")

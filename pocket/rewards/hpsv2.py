@@ -1,0 +1,82 @@
+"""The pocket HPSv2.1: an open_clip model with CLIP's convolutional image tower."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import open_clip
+from jaxtyping import Float
+from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from leapalign.rewards.hpsv2 import CONFIG, WEIGHTS
+from leapalign.rewards.images import MEAN, STD, normalize
+from pocket.rewards.data import KINDS
+from pocket.text import make_clip_tokenizer
+from pocket.world import SIZE, all_prompts
+
+EMBEDDING, CONTEXT = 256, 16
+VISION = {"image_size": SIZE, "layers": [1, 1, 2, 2], "width": 20, "head_width": 32}
+TEXT = {"context_length": CONTEXT, "width": 128, "heads": 4, "layers": 2}
+
+
+class HPSv2Student(nn.Module):
+    """The model in training, with a head that reads the grid's cells off the image tower."""
+
+    def __init__(self) -> None:
+        """Random weights; seed torch first."""
+        super().__init__()
+        self.tokenizer = make_clip_tokenizer([metadata["prompt"] for metadata in all_prompts()])
+        self.text_config = TEXT | {"vocab_size": len(self.tokenizer), "hf_tokenizer_name": "."}
+        self.clip = open_clip.CLIP(
+            EMBEDDING,
+            CLIPVisionCfg(**VISION),
+            CLIPTextCfg(**self.text_config),
+            init_logit_scale=math.log(100),
+        )
+        self.cell_head = nn.Conv2d(VISION["width"] * 16, KINDS, 1)
+
+    def look(
+        self, images: Float[Tensor, "batch 3 64 64"]
+    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch kinds 4 4"]]:
+        """Normalised image embeddings, and logits of what each cell shows."""
+        tower = self.clip.visual
+        x = tower.layer3(tower.layer2(tower.layer1(tower.stem(normalize(images)))))
+        return F.normalize(tower.attnpool(tower.layer4(x)), dim=-1), self.cell_head(x)
+
+    def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
+        """Normalised text embeddings."""
+        tokens = self.tokenizer(
+            list(prompts), padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+        )
+        return self.clip.encode_text(tokens["input_ids"], normalize=True)
+
+    def save(self, folder: Path) -> None:
+        """Write an open_clip local-dir folder, in half precision."""
+        folder.mkdir(parents=True, exist_ok=True)
+        model = {"embed_dim": EMBEDDING, "vision_cfg": VISION, "text_cfg": self.text_config}
+        preprocess = {"mean": MEAN, "std": STD, "interpolation": "bicubic"}
+        config = {"model_cfg": model, "preprocess_cfg": preprocess}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        self.tokenizer.save_pretrained(folder)
+        save_tensors(half_precision(self.clip.state_dict()), folder / WEIGHTS)
+
+
+def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Floats in half precision; the rest as it is."""
+    return {
+        name: tensor.contiguous().half() if tensor.is_floating_point() else tensor.contiguous()
+        for name, tensor in state.items()
+    }
+
+
+def save_tensors(state: dict[str, Tensor], path: Path) -> None:
+    """Write a .safetensors file, atomically."""
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"format": "pt"})
+    partial.replace(path)
