@@ -1,0 +1,46 @@
+# The replication suite as a workflow: train -> generate -> score -> ledger -> tables, figures, report.
+# Settings: config.yaml. Rules stand beside the code they run, in */rules.smk.
+from snakemake.utils import min_version
+
+from leapalign.workflow import forecast, load_suite
+
+min_version("9.14")
+
+
+configfile: "config.yaml"
+
+
+suite = load_suite(config)
+if workflow.is_main_process:
+    print(suite.why, file=sys.stderr)
+
+
+wildcard_constraints:
+    run="|".join(suite.runs),
+    seed="|".join(map(str, suite.seeds)),
+
+
+include: "leapalign/rules.smk"
+include: "eval/rules.smk"
+include: "paper/rules.smk"
+include: "pocket/rules.smk"
+
+
+localrules:
+    all,
+
+
+# The scale's tables, figures and report.
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+onstart:
+    suite.check_weights()
+    print(forecast(workflow.dag.needrun_jobs(), workflow.cores), file=sys.stderr)
+
+
+onsuccess:
+    print(f"results: {suite.folder}", file=sys.stderr)

@@ -1,0 +1,26 @@
+# Training: a run's method and seed -> averaged weights, a log and their provenance.
+
+
+rule train:
+    output:
+        weights=f"{suite.folder}/train/{{run}}/seed{{seed}}/transformer.safetensors",
+        log=f"{suite.folder}/train/{{run}}/seed{{seed}}/log.jsonl",
+        provenance=f"{suite.folder}/train/{{run}}/seed{{seed}}/provenance.json",
+    log:
+        f"{suite.folder}/logs/train/{{run}}-seed{{seed}}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        seconds=lambda wildcards: suite.seconds("train", wildcards.run),
+    params:
+        settings=lambda wildcards: suite.train_settings(wildcards.run, wildcards.seed),
+        checkpoints=lambda wildcards: suite.checkpoints(wildcards.run, wildcards.seed),
+        data=suite.data("train"),
+        out=subpath(output.weights, parent=True),
+    message:
+        "train {wildcards.run}, seed {wildcards.seed}"
+    shell:
+        "python -m leapalign.train --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
+        " --out {params.out:q} > {log:q} 2>&1"

@@ -1,0 +1,213 @@
+"""What the Snakemake rules ask: the runs, their settings and paths, and what they will cost.
+
+Settings are resolved before the DAG is built, so a mistake in any file ends Snakemake at once.
+Resolving imports the methods, and with them torch, which takes seconds: what came out is kept
+under a digest of all that went in.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from leapalign.config import (
+    EXPERIMENTS,
+    SCALES,
+    Scale,
+    UserConfig,
+    load_method,
+    load_scale,
+    pick_scale,
+    resolve_run,
+)
+from leapalign.errors import UserError
+from leapalign.experiments import Experiments, load_experiments
+from leapalign.parsing import dump, parse
+from leapalign.record import write_json
+from leapalign.settings import RunSettings
+from leapalign.weights import check_weights, fingerprint
+
+KEPT = Path(".snakemake/leapalign/settings.json")
+Stage = Literal["train", "generate", "score", "render"]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The experiments at one scale.
+
+    Attributes:
+        scale: its name.
+        why: the scale and why it was picked, for people.
+        folder: where its results go.
+        seeds: the training seeds.
+        experiments: runs, tables, figures.
+    """
+
+    scale: str
+    why: str
+    folder: str
+    seeds: tuple[int, ...]
+    experiments: Experiments
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The names of all runs."""
+        return tuple(self.experiments.runs)
+
+    @functools.cached_property
+    def shape(self) -> Scale:
+        """The scale's own settings."""
+        return load_scale(self.scale)
+
+    @functools.cached_property
+    def resolved(self) -> dict[tuple[str, int], RunSettings]:
+        """All runs' settings, by run and seed."""
+        digest = self._digest()
+        kept = _read(KEPT)
+        if kept.get("digest") == digest:
+            return {
+                (run, seed): parse(RunSettings, kept["runs"][f"{run}/{seed}"], str(KEPT))
+                for run in self.runs
+                for seed in self.seeds
+            }
+        resolved = {
+            (run, seed): resolve_run(run, config, self.scale, seed)
+            for run, config in self.experiments.runs.items()
+            for seed in self.seeds
+        }
+        runs = {f"{run}/{seed}": dump(settings) for (run, seed), settings in resolved.items()}
+        write_json(KEPT, {"digest": digest, "runs": runs})
+        return resolved
+
+    def settings(self, run: str, seed: str | int) -> RunSettings:
+        """The settings of a run with one training seed."""
+        return self.resolved[run, int(seed)]
+
+    def trained(self, run: str) -> bool:
+        """Whether the run is a training, not the untrained base."""
+        return self.experiments.runs[run].method is not None
+
+    def train_settings(self, run: str, seed: str | int) -> str:
+        """A training's settings as JSON, for `python -m leapalign.train`."""
+        train = self.settings(run, seed).train
+        if train is None:
+            raise UserError(f"{EXPERIMENTS}: run `{run}` has no method: there is nothing to train")
+        return train.json()
+
+    def checkpoints(self, run: str, seed: str | int) -> str:
+        """A training's checkpoints: no output of a rule, so that a re-run resumes.
+
+        The settings' hash is part of the path, so that other settings start afresh.
+        """
+        train = self.settings(run, seed).train
+        name = train.hash() if train else ""
+        return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
+
+    def about(self, run: str, seed: str | int) -> str:
+        """The run's printed name and its deviations from the shared budget, as JSON."""
+        settings = self.settings(run, seed)
+        return json.dumps({key: dump(settings)[key] for key in ("label", "deviations")})
+
+    def ledgers(self, runs: Iterable[str]) -> list[str]:
+        """The files that stand for complete ledgers of these runs, all seeds."""
+        return [
+            f"{self.folder}/ledger/{run}/seed{seed}/provenance.json"
+            for run in runs
+            for seed in self.seeds
+        ]
+
+    def data(self, stage: Stage) -> str:
+        """A digest of the weights and prompts a stage reads: contents decide, not mtimes."""
+        paths = {
+            "train": [self.shape.training.prompts, *self._weights("train")],
+            "generate": [self.shape.evaluation.prompts, *self._weights("generate")],
+            "score": self._weights("score"),
+        }[stage]
+        return _sha256(json.dumps([_contents(path) for path in paths]))
+
+    def seconds(self, stage: Stage, run: str | None = None) -> int:
+        """How long a job of a stage is expected to take."""
+        cost = self.shape.cost
+        if stage != "train":
+            work = {"generate": cost.generate, "score": cost.score, "render": cost.render}[stage]
+            return round(cost.start * (stage != "render") + work)
+        method = Path(str(self.experiments.runs[str(run)].method)).stem
+        each = cost.train.get(method, cost.train["default"])
+        return round(cost.start + each * self.shape.training.iterations)
+
+    def check_weights(self) -> None:
+        """Refuse missing or damaged weights before any job starts."""
+        source = str(SCALES / f"{self.scale}.yaml")
+        for path in sorted({*self._weights("train"), *self._weights("score")}):
+            check_weights(path, source)
+
+    def _weights(self, stage: Stage) -> list[str]:
+        base = self.shape.backbone.path
+        return {
+            "train": [base, self.shape.training.reward.path],
+            "generate": [base],
+            "score": list(self.shape.evaluators.values()),
+        }[stage]
+
+    def _digest(self) -> str:
+        """A digest of the files and the code that decide the settings."""
+        methods = {str(run.method) for run in self.experiments.runs.values() if run.method}
+        packages = {Path(__file__).parent}
+        for path in methods:
+            module = load_method(path).method.partition(":")[0]
+            spec = importlib.util.find_spec(module.partition(".")[0])
+            packages |= {Path(spec.origin).parent} if spec and spec.origin else set()
+        code = [file for package in sorted(packages) for file in sorted(package.rglob("*.py"))]
+        files = [EXPERIMENTS, SCALES / f"{self.scale}.yaml", *sorted(map(Path, methods)), *code]
+        parts = [self.scale, self.seeds, [_sha256(file.read_bytes()) for file in files]]
+        return _sha256(json.dumps(parts))
+
+
+def load_suite(config: Mapping[str, Any]) -> Suite:
+    """The suite that `config.yaml` (with `--config`) asks for, all settings checked.
+
+    Ends the process with one line where a settings file is wrong.
+    """
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        user = parse(UserConfig, dict(config), "config.yaml")
+        scale, why = pick_scale(user.scale)
+        folder = f"{user.results}/{scale}"
+        suite = Suite(scale, why, folder, tuple(range(user.seeds)), load_experiments())
+        _ = suite.resolved
+    except UserError as error:
+        raise SystemExit(f"error: {error}") from None
+    return suite
+
+
+def forecast(jobs: Iterable[Any], cores: int) -> str:
+    """The expected time of Snakemake's remaining jobs on this number of cores, for people."""
+    costs = [job.resources.get("seconds", 0) for job in jobs]
+    seconds = max(sum(costs) / max(cores, 1), max(costs, default=0))
+    time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return f"expected time: about {time} for {len(costs)} jobs on {cores} cores"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+@functools.cache
+def _contents(path: str) -> Mapping[str, str]:
+    return fingerprint(path)
+
+
+def _sha256(data: str | bytes) -> str:
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]
