@@ -1,14 +1,11 @@
 # Evaluation: weights -> images -> scores -> the run's ledger, which is all that tables and figures read.
 
 
-def transformer(wildcards):
-    """The trained weights; none for the untrained base."""
-    return rules.train.output.weights if suite.trained(wildcards.run) else []
-
-
 rule generate:
     input:
-        transformer=transformer,
+        transformer=lambda wildcards: (
+            rules.train.output.weights if suite.trained(wildcards.run) else []
+        ),
     output:
         manifest=f"{suite.folder}/images/{{run}}/seed{{seed}}/manifest.jsonl",
         provenance=f"{suite.folder}/images/{{run}}/seed{{seed}}/provenance.json",
@@ -63,18 +60,13 @@ rule score:
         " --out {params.out:q} > {log:q} 2>&1"
 
 
-def evaluated_seed(wildcards):
-    """The untrained base has no training seed: all its ledgers hold the same images."""
-    return wildcards.seed if suite.trained(wildcards.run) else suite.seeds[0]
-
-
 rule ledger:
     input:
         images=lambda wildcards: rules.generate.output.manifest.format(
-            run=wildcards.run, seed=evaluated_seed(wildcards)
+            run=wildcards.run, seed=suite.evaluated_seed(wildcards.run, wildcards.seed)
         ),
         scores=lambda wildcards: rules.score.output.provenance.format(
-            run=wildcards.run, seed=evaluated_seed(wildcards)
+            run=wildcards.run, seed=suite.evaluated_seed(wildcards.run, wildcards.seed)
         ),
         train=lambda wildcards: (
             rules.train.output.log if suite.trained(wildcards.run) else []

@@ -37,7 +37,7 @@ def judge(
     at the best `count` objects of its class; more than `count` of them is no fault.
     """
     options = options or Options()
-    objects = _kept(metadata["tag"], detections, options)
+    objects = kept(metadata["tag"], detections, options)
     reasons: list[str] = []
     groups: list[list[Detection] | None] = []
     for clause in metadata.get("include", []):
@@ -80,7 +80,7 @@ def relations(a: Box, b: Box, position_threshold: float = 0.1) -> tuple[str, ...
     return tuple(relation for relation, held in holds.items() if held)
 
 
-def _kept(
+def kept(
     tag: str, detections: Sequence[Detection], options: Options
 ) -> Mapping[str, list[Detection]]:
     """The detections that count, by class, the best first: threshold, cap, then suppression."""
@@ -88,13 +88,13 @@ def _kept(
     by_label: dict[str, list[Detection]] = {}
     for detection in detections:
         by_label.setdefault(detection["label"], []).append(detection)
-    kept = {}
+    ranked = {}
     for label, found in by_label.items():
         scores = np.array([detection["score"] for detection in found], dtype=np.float32)
         order = np.argsort(scores, kind="stable")[::-1]
         order = order[scores[order] > np.float32(threshold)][: options.max_objects]
-        kept[label] = _distinct([found[index] for index in order], options.max_overlap)
-    return kept
+        ranked[label] = _distinct([found[index] for index in order], options.max_overlap)
+    return ranked
 
 
 def _distinct(ranked: list[Detection], max_overlap: float) -> list[Detection]:

@@ -5,9 +5,9 @@ The types double as validators: `read_case` names what is wrong with a line of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 from PIL import Image
 from pydantic import (
@@ -111,7 +111,7 @@ class CaseError(ValueError):
         self.kind = kind
 
 
-_CASE = TypeAdapter(Case)
+_CASE, _METADATA = TypeAdapter(Case), TypeAdapter(Metadata)
 
 
 def read_case(line: bytes | str) -> Case:
@@ -119,7 +119,18 @@ def read_case(line: bytes | str) -> Case:
     try:
         return _CASE.validate_json(line, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"{where}: {first['msg']}" if where else first["msg"]
-        raise CaseError(first["type"], message) from None
+        raise _fault(error) from None
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> Metadata:
+    """Check the metadata of a prompt; raises `CaseError`."""
+    try:
+        return _METADATA.validate_python(metadata)
+    except ValidationError as error:
+        raise _fault(error) from None
+
+
+def _fault(error: ValidationError) -> CaseError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return CaseError(first["type"], f"{where}: {first['msg']}" if where else first["msg"])

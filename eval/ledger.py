@@ -1,0 +1,134 @@
+"""Collect what one run and seed measured into its ledger, the only thing the paper is made from.
+
+    python -m eval.ledger --images DIR --scores DIR [--train DIR] --out DIR
+
+The ledger holds scores.csv (all evaluators), train.csv (one row an iteration, except for the
+untrained base), provenance.json (of every stage), and samples.png with samples.json: the first
+image of each of the first prompts, side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from eval.files import replacing, write_text
+from eval.manifest import Sample, read_image, read_manifest
+from leapalign.errors import UserError, main_guard
+
+SHOWN = 12
+TILE = 256
+PROVENANCE = "provenance.json"
+
+
+def collect(images: Path, scores: Path, train: Path | None, out: Path) -> None:
+    """Write the ledger `out` from the folders of the stages; `train` is None for the base.
+
+    Raises:
+        UserError: A file of a stage is missing or unreadable, or the scores are not of the images.
+    """
+    samples = read_manifest(images)
+    table = merge_scores(scores, samples)
+    stages = {"generate": images, "score": scores} | ({"train": train} if train else {})
+    provenance = {stage: _read_json(folder / PROVENANCE) for stage, folder in stages.items()}
+    _write_csv(out / "scores.csv", table)
+    if train:
+        _write_csv(out / "train.csv", read_log(train / "log.jsonl"))
+    write_sheet(images, samples, out)
+    write_text(out / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+
+
+def merge_scores(folder: Path, samples: Sequence[Sample]) -> pd.DataFrame:
+    """All evaluators' scores in one table, with a column `evaluator`.
+
+    Raises:
+        UserError: There are none, or an evaluator's are not those of the samples, in order.
+    """
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise UserError(f"{folder}: no scores; run the score stage first")
+    expected = [sample.image for sample in samples]
+    tables = []
+    for path in files:
+        table = pd.read_csv(path, keep_default_na=False)
+        if table["image"].tolist() != expected:
+            raise UserError(f"{path}: not the images of the manifest; run the score stage again")
+        tables.append(table.assign(evaluator=path.stem))
+    return pd.concat(tables, ignore_index=True)
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """A training log as a table, one row an iteration.
+
+    Raises:
+        UserError: The log is missing or a line of it is no JSON object.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return pd.DataFrame([dict(json.loads(line)) for line in lines])
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path}: {error}; train the run again") from None
+
+
+def write_sheet(folder: Path, samples: Sequence[Sample], out: Path) -> None:
+    """Write samples.png, a row of tiles, and samples.json, which says where each tile is."""
+    shown = [sample for sample in samples if sample.image_index == 0][:SHOWN]
+    tiles = [read_image(folder, sample) for sample in shown]
+    for tile in tiles:
+        tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
+    width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
+    sheet = Image.new("RGB", (width * len(tiles), height), "white")
+    for column, tile in enumerate(tiles):
+        sheet.paste(tile, (column * width, 0))
+    with replacing(out / "samples.png") as temporary:
+        sheet.save(temporary)
+    description = {
+        "tile": [width, height],
+        "samples": [
+            {
+                "prompt_index": sample.prompt_index,
+                "prompt": sample.prompt,
+                "tag": sample.tag,
+                "box": [column * width, 0, column * width + tile.width, tile.height],
+            }
+            for column, (sample, tile) in enumerate(zip(shown, tiles, strict=True))
+        ],
+    }
+    write_text(out / "samples.json", json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401  (whatever the stage recorded)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {error}; run that stage again") from None
+
+
+@main_guard
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.ledger",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=Path, required=True, help="generated images")
+    parser.add_argument("--scores", type=Path, required=True, help="their scores")
+    parser.add_argument("--train", type=Path, help="the training; none for the base")
+    parser.add_argument("--out", type=Path, required=True, help="the ledger's folder")
+    arguments = parser.parse_args(argv)
+    collect(arguments.images, arguments.scores, arguments.train, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

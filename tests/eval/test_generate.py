@@ -1,0 +1,166 @@
+"""Generation: the same noise for every run and batch, resumable, and never mixed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.generate import generate, main, planned
+from eval.manifest import read_manifest
+from leapalign.errors import UserError
+from leapalign.settings import Backbone, Evaluation, GenerateSettings
+from tests.eval import fakes
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> GenerateSettings:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red cube\na ball\nthree green cones\n")
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    evaluation = Evaluation(str(prompts), 3, 3.5, images_per_prompt=2, batch=4, seed=5)
+    return GenerateSettings(
+        "smoke", Backbone("tests.eval.fakes:Backbone", str(base)), 4, evaluation
+    )
+
+
+def pixels(folder: Path) -> dict[str, bytes]:
+    return {path.name: np.asarray(Image.open(path)).tobytes() for path in folder.glob("*.png")}
+
+
+def test_every_prompt_gets_its_images(settings: GenerateSettings, tmp_path: Path) -> None:
+    generate(settings, None, tmp_path / "out")
+    samples = read_manifest(tmp_path / "out")
+    assert [(one.image, one.prompt_index, one.image_index, one.seed) for one in samples] == [
+        (f"{n:05d}.png", n // 2, n % 2, 5) for n in range(6)
+    ]
+    assert len(set(pixels(tmp_path / "out").values())) == 6
+
+
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_the_batch_does_not_change_an_image(
+    batch: int, settings: GenerateSettings, tmp_path: Path
+) -> None:
+    generate(settings, None, tmp_path / "one")
+    other = replace(settings, evaluation=replace(settings.evaluation, batch=batch))
+    generate(other, None, tmp_path / "other")
+    assert pixels(tmp_path / "one") == pixels(tmp_path / "other")
+
+
+def test_an_image_is_the_same_whatever_else_is_made(
+    settings: GenerateSettings, tmp_path: Path
+) -> None:
+    generate(settings, None, tmp_path / "all")
+    few = replace(settings, evaluation=replace(settings.evaluation, images_per_prompt=1, limit=2))
+    generate(few, None, tmp_path / "few")
+    everything, first = pixels(tmp_path / "all"), pixels(tmp_path / "few")
+    assert first == {
+        "00000.png": everything["00000.png"],
+        "00001.png": everything["00002.png"],
+    }
+
+
+def test_only_missing_images_are_made(settings: GenerateSettings, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    generate(settings, None, out)
+    whole = pixels(out)
+    kept = (out / "00001.png").stat().st_mtime_ns
+    (out / "00004.png").unlink()
+    (out / "manifest.jsonl").unlink()
+    generate(settings, None, out)
+    assert pixels(out) == whole
+    assert (out / "00001.png").stat().st_mtime_ns == kept
+    assert len(read_manifest(out)) == 6
+
+
+def test_a_complete_folder_loads_no_model(settings: GenerateSettings, tmp_path: Path) -> None:
+    generate(settings, None, tmp_path / "out")
+    before = fakes.Backbone.loaded
+    generate(settings, None, tmp_path / "out")
+    assert fakes.Backbone.loaded == before
+
+
+def test_other_settings_or_weights_replace_every_image(
+    settings: GenerateSettings, tmp_path: Path
+) -> None:
+    out, weights = tmp_path / "out", tmp_path / "transformer.safetensors"
+    generate(settings, None, out)
+    base = pixels(out)
+    weights.write_text("1.5")
+    generate(settings, weights, out)
+    assert all(base[name] != image for name, image in pixels(out).items())
+    fewer = replace(settings, evaluation=replace(settings.evaluation, images_per_prompt=1))
+    generate(fewer, None, out)
+    assert sorted(pixels(out)) == ["00000.png", "00001.png", "00002.png"]
+
+
+def test_weights_that_make_no_image_are_refused(settings: GenerateSettings, tmp_path: Path) -> None:
+    weights = tmp_path / "transformer.safetensors"
+    weights.write_text("nan")
+    with pytest.raises(UserError, match="not finite"):
+        generate(settings, weights, tmp_path / "out")
+    assert not (tmp_path / "out" / "manifest.jsonl").exists()
+
+
+def test_an_interrupted_job_leaves_whole_images_only(
+    settings: GenerateSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, save = tmp_path / "out", Image.Image.save
+
+    def failing(image: Image.Image, path: Path) -> None:
+        save(image, path)
+        if path.name.endswith("00003.png"):
+            path.write_bytes(path.read_bytes()[:20])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Image.Image, "save", failing)
+    with pytest.raises(KeyboardInterrupt):
+        generate(settings, None, out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "00000.png",
+        "00001.png",
+        "00002.png",
+        "fingerprint.txt",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\n\nb\n", "line 2"),
+        (b"a\nb\na\n", "line 3"),
+        (b"caf\xe9\n", "UTF-8"),
+        (b"", "no prompts"),
+    ],
+)
+def test_a_bad_prompts_file_is_named(
+    content: bytes, message: str, settings: GenerateSettings
+) -> None:
+    prompts = Path(settings.evaluation.prompts)
+    prompts.write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        planned(settings.evaluation)
+    assert str(prompts) in str(error.value)
+
+
+def test_the_command_line_records_provenance(settings: GenerateSettings, tmp_path: Path) -> None:
+    main(["--settings", settings.json(), "--out", str(tmp_path / "out")])
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert provenance["settings_hash"] == settings.hash()
+    assert provenance["weights"]["base"].keys() == {"model.safetensors"}
+
+
+def test_missing_weights_are_named_before_any_work(
+    settings: GenerateSettings, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        main(["--settings", settings.json(), "--transformer", "none.pt", "--out", str(out)])
+    assert "none.pt: no such weights; train the run first" in capsys.readouterr().err
+    assert not out.exists()
