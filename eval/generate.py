@@ -146,7 +146,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--settings", required=True, help="a scale's generation settings, as JSON")
-    parser.add_argument("--transformer", type=Path, help="fine-tuned weights; else the base's own")
+    parser.add_argument(
+        "--transformer", type=Path, nargs="?", help="fine-tuned weights; none for the base's own"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the folder for the images")
     arguments = parser.parse_args(argv)
     settings = GenerateSettings.from_json(arguments.settings)

@@ -10,12 +10,13 @@ image of each of the first prompts, side by side.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from PIL import Image
 
 from eval.files import replacing, write_text
@@ -25,6 +26,8 @@ from leapalign.errors import UserError, main_guard
 SHOWN = 12
 TILE = 256
 PROVENANCE = "provenance.json"
+
+Row = dict[str, Any]
 
 
 def collect(images: Path, scores: Path, train: Path | None, out: Path) -> None:
@@ -44,8 +47,8 @@ def collect(images: Path, scores: Path, train: Path | None, out: Path) -> None:
     write_text(out / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True) + "\n")
 
 
-def merge_scores(folder: Path, samples: Sequence[Sample]) -> pd.DataFrame:
-    """All evaluators' scores in one table, with a column `evaluator`.
+def merge_scores(folder: Path, samples: Sequence[Sample]) -> list[Row]:
+    """All evaluators' scores in one table, with a column `evaluator`; the digits stay as they are.
 
     Raises:
         UserError: There are none, or an evaluator's are not those of the samples, in order.
@@ -54,26 +57,30 @@ def merge_scores(folder: Path, samples: Sequence[Sample]) -> pd.DataFrame:
     if not files:
         raise UserError(f"{folder}: no scores; run the score stage first")
     expected = [sample.image for sample in samples]
-    tables = []
+    merged: list[Row] = []
     for path in files:
-        table = pd.read_csv(path, keep_default_na=False)
-        if table["image"].tolist() != expected:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if [row.get("image") for row in rows] != expected:
             raise UserError(f"{path}: not the images of the manifest; run the score stage again")
-        tables.append(table.assign(evaluator=path.stem))
-    return pd.concat(tables, ignore_index=True)
+        merged += [{**row, "evaluator": path.stem} for row in rows]
+    return merged
 
 
-def read_log(path: Path) -> pd.DataFrame:
-    """A training log as a table, one row an iteration.
+def read_log(path: Path) -> list[Row]:
+    """A training log as a table, one row an iteration; null becomes an empty cell.
 
     Raises:
-        UserError: The log is missing or a line of it is no JSON object.
+        UserError: The log is missing or empty, or a line of it is no JSON object.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        return pd.DataFrame([dict(json.loads(line)) for line in lines])
+        rows = [dict(json.loads(line)) for line in lines]
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}; train the run again") from None
+    if not rows:
+        raise UserError(f"{path}: empty; train the run again")
+    return rows
 
 
 def write_sheet(folder: Path, samples: Sequence[Sample], out: Path) -> None:
@@ -103,8 +110,12 @@ def write_sheet(folder: Path, samples: Sequence[Sample], out: Path) -> None:
     write_text(out / "samples.json", json.dumps(description, indent=1, ensure_ascii=False) + "\n")
 
 
-def _write_csv(path: Path, table: pd.DataFrame) -> None:
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def _read_json(path: Path) -> Any:  # noqa: ANN401  (whatever the stage recorded)
@@ -124,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--images", type=Path, required=True, help="generated images")
     parser.add_argument("--scores", type=Path, required=True, help="their scores")
-    parser.add_argument("--train", type=Path, help="the training; none for the base")
+    parser.add_argument("--train", type=Path, nargs="?", help="the training; none for the base")
     parser.add_argument("--out", type=Path, required=True, help="the ledger's folder")
     arguments = parser.parse_args(argv)
     collect(arguments.images, arguments.scores, arguments.train, arguments.out)

@@ -1,14 +1,38 @@
-# Evaluation: weights -> images -> scores -> the run's ledger, which is all that tables and figures read.
+# Evaluation: every run's images of the same prompts and noise, their scores, and the run's ledger.
+
+IMAGES = f"{suite.folder}/images/{{run}}/seed{{seed}}"
+SCORES = f"{suite.folder}/scores/{{run}}/seed{{seed}}"
+LEDGER = f"{suite.folder}/ledger/{{run}}/seed{{seed}}"
 
 
+def trained_weights(wildcards):
+    """The run's weights; none for the untrained base."""
+    return rules.train.output.weights if suite.trained(wildcards.run) else []
+
+
+def training_record(wildcards):
+    """The run's log and provenance; none for the untrained base."""
+    record = [rules.train.output.log, rules.train.output.provenance]
+    return record if suite.trained(wildcards.run) else []
+
+
+def evaluated(path):
+    """The file `path` of the seed whose images stand for a seed: the base has but one set."""
+
+    def for_seed(wildcards):
+        seed = suite.evaluated_seed(wildcards.run, wildcards.seed)
+        return path.format(run=wildcards.run, seed=seed)
+
+    return for_seed
+
+
+# Images are no outputs: an interrupted job keeps those it has made.
 rule generate:
     input:
-        transformer=lambda wildcards: (
-            rules.train.output.weights if suite.trained(wildcards.run) else []
-        ),
+        transformer=trained_weights,
     output:
-        manifest=f"{suite.folder}/images/{{run}}/seed{{seed}}/manifest.jsonl",
-        provenance=f"{suite.folder}/images/{{run}}/seed{{seed}}/provenance.json",
+        manifest=f"{IMAGES}/manifest.jsonl",
+        provenance=f"{IMAGES}/provenance.json",
     log:
         f"{suite.folder}/logs/generate/{{run}}-seed{{seed}}.log",
     conda:
@@ -18,26 +42,24 @@ rule generate:
         gpu=1,
         seconds=suite.seconds("generate"),
     params:
-        settings=lambda wildcards: suite.settings(
-            wildcards.run, wildcards.seed
-        ).generate.json(),
+        settings=lambda wildcards: suite.settings(wildcards.run, wildcards.seed).generate.json(),
         data=suite.data("generate"),
-        transformer=lambda wildcards, input: (
-            f"--transformer {input.transformer}" if input else ""
-        ),
         out=subpath(output.manifest, parent=True),
     message:
         "generate {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "python -m eval.generate --settings {params.settings:q} {params.transformer}"
+        "python -m eval.generate --settings {params.settings:q} --transformer {input.transformer:q}"
         " --out {params.out:q} > {log:q} 2>&1"
 
 
+# Beside each table stands a journal of finished scores, no output either.
 rule score:
     input:
         manifest=rules.generate.output.manifest,
     output:
-        provenance=f"{suite.folder}/scores/{{run}}/seed{{seed}}/provenance.json",
+        tables=[f"{SCORES}/{name}.csv" for name in [*suite.shape.evaluators, "geneval"]],
+        judged=f"{SCORES}/geneval.jsonl",
+        provenance=f"{SCORES}/provenance.json",
     log:
         f"{suite.folder}/logs/score/{{run}}-seed{{seed}}.log",
     conda:
@@ -47,9 +69,7 @@ rule score:
         gpu=1,
         seconds=suite.seconds("score"),
     params:
-        settings=lambda wildcards: suite.settings(
-            wildcards.run, wildcards.seed
-        ).score.json(),
+        settings=lambda wildcards: suite.settings(wildcards.run, wildcards.seed).score.json(),
         data=suite.data("score"),
         images=subpath(input.manifest, parent=True),
         out=subpath(output.provenance, parent=True),
@@ -60,19 +80,17 @@ rule score:
         " --out {params.out:q} > {log:q} 2>&1"
 
 
+# All that the paper reads of a run; provenance.json is written last and stands for the whole.
 rule ledger:
     input:
-        images=lambda wildcards: rules.generate.output.manifest.format(
-            run=wildcards.run, seed=suite.evaluated_seed(wildcards.run, wildcards.seed)
-        ),
-        scores=lambda wildcards: rules.score.output.provenance.format(
-            run=wildcards.run, seed=suite.evaluated_seed(wildcards.run, wildcards.seed)
-        ),
-        train=lambda wildcards: (
-            rules.train.output.log if suite.trained(wildcards.run) else []
-        ),
+        train=training_record,
+        images=evaluated(rules.generate.output.provenance),
+        scores=evaluated(rules.score.output.provenance),
     output:
-        provenance=f"{suite.folder}/ledger/{{run}}/seed{{seed}}/provenance.json",
+        scores=f"{LEDGER}/scores.csv",
+        sheet=f"{LEDGER}/samples.png",
+        tiles=f"{LEDGER}/samples.json",
+        provenance=f"{LEDGER}/provenance.json",
     log:
         f"{suite.folder}/logs/ledger/{{run}}-seed{{seed}}.log",
     conda:
@@ -81,15 +99,12 @@ rule ledger:
     resources:
         seconds=suite.seconds("render"),
     params:
-        about=lambda wildcards: suite.about(wildcards.run, wildcards.seed),
         images=subpath(input.images, parent=True),
         scores=subpath(input.scores, parent=True),
-        train=lambda wildcards, input: (
-            f"--train {Path(input.train).parent}" if input.get("train") else ""
-        ),
+        train=lambda wildcards, input: [Path(path).parent for path in input.train[:1]],
         out=subpath(output.provenance, parent=True),
     message:
         "ledger {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "python -m eval.ledger --images {params.images:q} --scores {params.scores:q} {params.train}"
-        " --about {params.about:q} --out {params.out:q} > {log:q} 2>&1"
+        "python -m eval.ledger --images {params.images:q} --scores {params.scores:q}"
+        " --train {params.train:q} --out {params.out:q} > {log:q} 2>&1"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 import eval.geneval
@@ -92,7 +93,7 @@ def _geneval(reference: str, options: Options | None = None) -> Scorer:
     def load() -> Score:
         def score(images: Sequence[Image.Image], samples: Sequence[Sample]) -> list[Entry]:
             pairs = zip(images, samples, strict=True)
-            return [_record(detect(image), sample, options) for image, sample in pairs]
+            return [_record(detect(np.asarray(image)), sample, options) for image, sample in pairs]
 
         return score
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -37,7 +38,8 @@ class Detection(TypedDict):
     color: NotRequired[str | None]
 
 
-Detector = Callable[[Image.Image], list[Detection]]
+# From an image, uint8 [height, width, 3] in RGB.
+Detector = Callable[[NDArray[np.uint8]], list[Detection]]
 
 # `class` is a keyword, so these two need the functional form.
 Include = TypedDict(

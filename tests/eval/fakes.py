@@ -65,8 +65,8 @@ class Reward:
         return torch.tensor([self.scale * mean[0] / mean.sum() for mean in means])
 
 
-def detect(image: Image.Image) -> list[dict]:
+def detect(image: np.ndarray) -> list[dict]:
     """One cube where the image's first pixel is red."""
-    red, green, _ = np.asarray(image)[0, 0]
+    red, green, _ = image[0, 0]
     score = 0.95 if red > green else 0.1
     return [{"label": "cube", "box": [0, 0, 2, 2], "score": score, "color": "red"}]
