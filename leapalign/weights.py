@@ -63,7 +63,9 @@ def _compare(folder: Path, found: dict[str, str], sums: Path) -> None:
             continue
         actual = found.get(str(file.relative_to(folder)))
         if actual is None:
-            raise UserError(f"{file}: missing, though {sums} lists it; run `git checkout -- {file}`")
+            raise UserError(
+                f"{file}: missing, though {sums} lists it; run `git checkout -- {file}`"
+            )
         if actual != digest:
             raise UserError(
                 f"{file}: damaged: its SHA-256 is {actual[:12]}…, {sums} says {digest[:12]}…; "

@@ -95,6 +95,10 @@ class Suite:
         """Whether the run is a training, not the untrained base."""
         return self.experiments.runs[run].method is not None
 
+    def evaluated_seed(self, run: str, seed: str | int) -> int:
+        """The seed whose images stand for this one: the untrained base has the same for all."""
+        return int(seed) if self.trained(run) else self.seeds[0]
+
     def train_settings(self, run: str, seed: str | int) -> str:
         """A training's settings as JSON, for `python -m leapalign.train`."""
         train = self.settings(run, seed).train

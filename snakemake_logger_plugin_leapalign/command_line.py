@@ -15,14 +15,11 @@ from pathlib import Path
 PAIRS = ("--resources", "--res", "--config", "-C")
 
 
-def amend(argv: list[str]) -> None:
-    """Amend `argv` in place if it is a Snakemake command line that a user typed."""
+def typed(argv: Sequence[str]) -> bool:
+    """Whether this is a Snakemake command line that a user typed."""
     program = Path(argv[0])
     started = program.stem == "snakemake" or program.parent.name == "snakemake"
-    if not started or "--mode" in argv:  # Snakemake calls itself with --mode
-        return
-    check_profile(argv[1:])
-    argv[1:] = give_back_targets(argv[1:])
+    return started and "--mode" not in argv  # with --mode, Snakemake has called itself
 
 
 def give_back_targets(arguments: Sequence[str]) -> list[str]:

@@ -27,7 +27,9 @@ class Job:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, message: str | None, rule: str, wildcards: Mapping[str, str], logs: Sequence[str]) -> Job:
+    def of(
+        cls, message: str | None, rule: str, wildcards: Mapping[str, str], logs: Sequence[str]
+    ) -> Job:
         """A job by its rule's message, else by its rule and wildcards."""
         return cls(message or " ".join([rule, *wildcards.values()]), tuple(map(Path, logs)))
 
@@ -40,6 +42,10 @@ class Job:
         """The last lines of its log that are not blank."""
         text = "\n".join(_tail(log) for log in self.logs)
         return [line for line in text.replace("\r", "\n").splitlines() if line.strip()][-lines:]
+
+    def complaint(self, lines: int) -> list[str]:
+        """The last lines of its log that tell no progress."""
+        return [line for line in self.tail(lines) if not _DONE_OF_TOTAL.search(line)]
 
     def progress(self) -> tuple[int, int] | None:
         """Done and total, as `12/100` in its log's last line says."""

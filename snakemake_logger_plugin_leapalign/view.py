@@ -16,11 +16,14 @@ from rich.text import Text
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from snakemake_logger_plugin_leapalign import interrupt
 from snakemake_logger_plugin_leapalign.jobs import Job
 
 _FAILED_LINES = 15
 _BAR_WIDTH = 24
-_KEPT = "Nothing to be done"
+_TOLD = "Nothing to be done"
+# Said already, by the failed job's own log.
+_REPEATED = ("CalledProcessError", "At least one job did not complete successfully")
 
 
 class LogHandler(LogHandlerBase):
@@ -123,17 +126,20 @@ class LogHandler(LogHandlerBase):
         job = self.running.pop(record.jobid, None)
         if job is None:
             return
+        if interrupt.received():
+            self._say(f"stopped: {job.name}")
+            return
         self._say(f"failed: {job.name}", style="bold red")
-        for line in job.tail(_FAILED_LINES):
+        for line in job.complaint(_FAILED_LINES):
             self._say(f"    {line}")
         for log in job.logs:
             self._say(f"    (log: {log})")
 
     def _message(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        told = record.levelno >= logging.WARNING or message.startswith(_KEPT)
-        if (told or self.common_settings.verbose) and message.strip() not in ("", "None"):
-            self._say(message.strip())
+        message = record.getMessage().strip()
+        told = record.levelno >= logging.WARNING and not any(text in message for text in _REPEATED)
+        if told or message.startswith(_TOLD) or self.common_settings.verbose:
+            self._say(message)
 
     def _say(self, text: str, style: str | None = None) -> None:
         clock = "" if self.console.is_terminal else f"{datetime.datetime.now():%H:%M:%S} "
