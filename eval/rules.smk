@@ -42,7 +42,9 @@ rule generate:
         gpu=1,
         seconds=suite.seconds("generate"),
     params:
-        settings=lambda wildcards: suite.settings(wildcards.run, wildcards.seed).generate.json(),
+        settings=lambda wildcards: suite.settings(
+            wildcards.run, wildcards.seed
+        ).generate.json(),
         data=suite.data("generate"),
         out=subpath(output.manifest, parent=True),
     message:
@@ -69,7 +71,9 @@ rule score:
         gpu=1,
         seconds=suite.seconds("score"),
     params:
-        settings=lambda wildcards: suite.settings(wildcards.run, wildcards.seed).score.json(),
+        settings=lambda wildcards: suite.settings(
+            wildcards.run, wildcards.seed
+        ).score.json(),
         data=suite.data("score"),
         images=subpath(input.manifest, parent=True),
         out=subpath(output.provenance, parent=True),
