@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 from typing_extensions import override
 
+from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.method import PolicyGradient
+from leapalign.grpo import PolicyGradient
 from leapalign.steps import DanceSDE
 
 
@@ -25,6 +26,15 @@ class DanceGRPO(PolicyGradient):
     fraction: float = 0.6
 
     rewards_prediction: ClassVar[bool] = True
+
+    @override
+    def check(self, steps: int, batch: int) -> None:
+        """Refuse a share outside (0, 1], or a path without a transition to train."""
+        super().check(steps, batch)
+        if not 0.0 < self.fraction <= 1.0:
+            raise UserError(f"fraction: must lie in (0, 1], got {self.fraction}")
+        if steps < 2:
+            raise UserError(f"steps: {steps} leaves no transition to train; set it to 2 or more")
 
     @override
     def rule(self, grid: Grid) -> DanceSDE:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from typing_extensions import override
 
+from leapalign.direct import DirectGradient
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.method import DirectGradient
 from leapalign.plan import Plan, jump
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from typing_extensions import override
 
+from leapalign.direct import DirectGradient
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.method import DirectGradient
 from leapalign.plan import Leap, Plan, euler_path, jump
 
 
 @dataclass(frozen=True, kw_only=True)
 class DRTune(DirectGradient):
-    """Train K equally spaced steps, their inputs detached, and reward x̂_0 predicted at an early stop.
+    """Train K equally spaced steps, inputs detached; reward x̂_0 predicted at an early stop.
 
     Args:
         active: K, training steps, ⌊T/K⌋ apart.
@@ -27,7 +27,7 @@ class DRTune(DirectGradient):
 
     @override
     def check(self, steps: int, batch: int) -> None:
-        """Refuse a spacing or a stop that does not fit the path, or under which nothing might train."""
+        """Refuse a spacing or stop that does not fit the path, or might leave nothing to train."""
         if not 1 <= self.active <= steps:
             raise UserError(
                 f"active: must lie between 1 and the {steps} training steps, got {self.active}"
@@ -38,8 +38,8 @@ class DRTune(DirectGradient):
             )
         if 1 + (self.active - 1) * (steps // self.active) < self.last:
             raise UserError(
-                f"last: a stop up to {self.last} steps before the image can come before every training step; "
-                f"lower last, or raise active"
+                f"last: a stop up to {self.last} steps before the image can come before every "
+                "training step; lower last, or raise active"
             )
 
     @override

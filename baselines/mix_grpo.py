@@ -9,13 +9,13 @@ from typing_extensions import override
 
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.method import PolicyGradient
+from leapalign.grpo import PolicyGradient
 from leapalign.steps import FlowSDE
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixGRPO(PolicyGradient):
-    """The window's steps, all of them and in order, are the trained ones; it slides from noise to image.
+    """All the window's steps train, in order; the window slides from noise to image.
 
     Args:
         window: stochastic steps.
@@ -44,7 +44,7 @@ class MixGRPO(PolicyGradient):
 
     @override
     def stochastic(self, grid: Grid, iteration: int) -> range:
-        """The window at this iteration, a function of its number alone; past the end it starts over."""
+        """The window, a function of the iteration's number alone; past the end it starts over."""
         starts = range(0, grid.steps - self.window + 1, self.stride)
         start = starts[iteration // self.iterations_per_position % len(starts)]
         return range(start, start + self.window)

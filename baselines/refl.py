@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from typing_extensions import override
 
+from leapalign.direct import DirectGradient
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.method import DirectGradient
 from leapalign.plan import Plan, jump
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReFL(DirectGradient):
-    """Stop at one of the last steps, predict x̂_0 from there, and train that one step; no pre-training loss.
+    """Stop at a late step, predict x̂_0 from it, train that step alone; no pre-training loss.
 
     Args:
         last: the stop is drawn uniformly from the last this many steps.

@@ -1,4 +1,4 @@
-"""Training checkpoints: written whole or not at all, and resumed only under the settings that made them."""
+"""Training checkpoints: written whole or not at all, resumed only under their own settings."""
 
 from __future__ import annotations
 

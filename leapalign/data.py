@@ -11,7 +11,7 @@ from typing import Any
 from leapalign.errors import UserError
 from leapalign.streams import choices
 
-# Flow-GRPO's training mix of GenEval's tasks (arXiv 2505.05470): position : counting : attribute binding : colors : two : single.
+# Flow-GRPO's training mix of GenEval's tasks (arXiv 2505.05470).
 GENEVAL_MIX = {
     "position": 7,
     "counting": 5,
@@ -36,10 +36,11 @@ class Prompt:
 
 
 def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """The prompts of a file: plain text, one a line, or GenEval metadata lines if it ends in .jsonl.
+    """The prompts of a file: one a line, or GenEval metadata lines if it ends in .jsonl.
 
     Raises:
-        UserError: the file is missing or not UTF-8, or a line is empty, a duplicate or not metadata with a prompt.
+        UserError: the file is missing or not UTF-8, or a line is empty, a duplicate, or not
+            metadata with a prompt.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
@@ -75,7 +76,7 @@ def _parse(line: str, where: str, *, structured: bool) -> Prompt:
 
 
 class Sampler:
-    """Which prompt each slot of an iteration trains on, a function of (seed, iteration, slot) alone.
+    """Which prompt each slot trains on, a function of (seed, iteration, slot) alone.
 
     Prompts with GenEval tags are drawn at Flow-GRPO's mix, others uniformly.
     """

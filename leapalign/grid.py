@@ -1,7 +1,8 @@
 """The time grid and *the* index convention of the suite.
 
-Index 0 is noise (σ = 1), index N is the image (σ = 0). A rectified flow is x_σ = (1-σ) x_image + σ x_noise,
-and v = dx/dσ = x_noise - x_image, so one Euler step is x[i+1] = x[i] + (σ[i+1] - σ[i]) v[i].
+Index 0 is noise (σ = 1), index N is the image (σ = 0). A rectified flow is
+x_σ = (1-σ) x_image + σ x_noise, and v = dx/dσ = x_noise - x_image, so one Euler step is
+x[i+1] = x[i] + (σ[i+1] - σ[i]) v[i].
 The paper's timestep t equals σ; its "step T … 1" are our indices 0 … N-1.
 """
 
@@ -55,15 +56,18 @@ class Grid:
         return self.sigmas[i + 1] - self.sigmas[i]
 
     def indices_within(self, low: float, high: float) -> list[int]:
-        """The steps whose noise level lies in [low, high], e.g. [0, 1/2] for the later half of the path."""
+        """The steps whose σ lies in [low, high], e.g. [0, 1/2] for the less noisy half."""
         return [i for i in range(self.steps) if low <= self.sigmas[i] <= high]
 
     @classmethod
     def shifted(cls, steps: int, shift: float) -> Grid:
-        """SD3's resolution shift (arXiv 2403.03206, Eq. 23) of a uniform grid: σ = s·u / (1 + (s-1)·u)."""
+        """SD3's resolution shift of a uniform grid (arXiv 2403.03206, Eq. 23).
+
+        σ = s·u / (1 + (s-1)·u) for u = 1, 1 - 1/steps, …, 0.
+        """
         uniform = [1.0 - i / steps for i in range(steps + 1)]
         return cls(tuple(shift * u / (1.0 + (shift - 1.0) * u) for u in uniform))
 
     def quantised(self, levels: int = 1000) -> Grid:
-        """The same σ, while the model is told ⌊levels·σ⌋ / levels, as the DanceGRPO code base does."""
+        """The same σ, but the model is told ⌊levels·σ⌋ / levels, as in DanceGRPO's code."""
         return Grid(self.sigmas, tuple(math.floor(levels * s) / levels for s in self.sigmas))

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from typing_extensions import override
 
+from leapalign.direct import DirectGradient
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.method import DirectGradient
 from leapalign.plan import Plan, Similarity, jump
 
 Weighting = Literal["both", "joint", "image", "none"]
@@ -24,12 +24,14 @@ class LeapAlign(DirectGradient):
     Args:
         nesting: α, the discount on the nested gradient (Eq. 9), in [0, 1].
         tau: τ, the floor of the connector distances (Eq. 13), in latent units.
-        weighting: which distances weigh a sample: both d_j and d_0, "joint" d_j, "image" d_0, or "none" (Fig. 4d).
+        weighting: which distances weigh a sample: "both" d_j and d_0, "joint" d_j, "image" d_0,
+            or "none" (Fig. 4d).
         leaps: one, two (the paper) or three leaps (Fig. 4b).
         reward_on: the generated image x_0 ("endpoint"), or the prediction x̂_{0|j} (Fig. 4c).
         range_low: lowest σ of the timesteps k and j (Fig. 4e).
         range_high: highest σ of the timesteps k and j; 1/2 leaves the early steps untrained.
-        distance: fixed share of the steps between k and j instead of a random one (Fig. 4f); two leaps only.
+        distance: fixed share of the steps between k and j instead of a random one (Fig. 4f); two
+            leaps only.
         nested_only: train the first leap through the nested gradient alone (Fig. 6).
     """
 
@@ -58,7 +60,8 @@ class LeapAlign(DirectGradient):
             self.leaps != 2 or not 1 <= round(self.distance * steps) < steps
         ):
             raise UserError(
-                f"distance: {self.distance} needs two leaps and a share of the {steps} steps in (0, 1)"
+                f"distance: {self.distance} needs two leaps and a share of the {steps} steps "
+                "in (0, 1)"
             )
 
     @override
@@ -76,10 +79,16 @@ class LeapAlign(DirectGradient):
     def _timesteps(self, grid: Grid, rng: np.random.Generator) -> list[int]:
         """Uniform without replacement from the allowed range, earliest (noisiest) first."""
         allowed = grid.indices_within(self.range_low, self.range_high)
+        apart = 0 if self.distance is None else round(self.distance * grid.steps)
+        starts = [i for i in allowed if i + apart in allowed]
+        if not starts or len(allowed) < self.leaps:
+            raise UserError(
+                f"range_low, range_high: of the {grid.steps} steps only {len(allowed)} lie in "
+                f"[{self.range_low}, {self.range_high}], too few to leap between; widen the range"
+            )
         if self.distance is None:
             return sorted(int(i) for i in rng.choice(allowed, self.leaps, replace=False))
-        apart = round(self.distance * grid.steps)
-        k = int(rng.choice([i for i in allowed if i + apart in allowed]))
+        k = int(rng.choice(starts))
         return [k, k + apart]
 
     def _similarity(self) -> Similarity | None:

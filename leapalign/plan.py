@@ -1,7 +1,8 @@
-"""Plans: which recorded velocities carry gradient to the image, how strongly, and what the reward sees.
+"""Plans: which recorded velocities carry gradient, how strongly, and what the reward sees.
 
-A direct-gradient method *is* its choice of Plan. The forward value of a plan is always the recorded rollout (or a one-step
-prediction from it); a plan only says how the backward pass goes. Nothing here knows torch.
+A direct-gradient method *is* its choice of Plan. The forward value of a plan is always the recorded
+rollout (or a one-step prediction from it); a plan only says how the backward pass goes. Nothing
+here knows torch.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def jump(grid: Grid, start: int, stop: int) -> Leap:
 
 
 def euler_path(grid: Grid, start: int, stop: int, active: Sequence[int] = ()) -> Leap:
-    """The sampler's own path from start to stop, exact in value, with gradient at the `active` steps only."""
+    """The sampler's own path, exact in value, with gradient at the `active` steps only."""
     return Leap(
         start, stop, {i: grid.delta(i) for i in range(start, stop)}, dict.fromkeys(active, 1.0)
     )
@@ -60,7 +61,7 @@ def euler_path(grid: Grid, start: int, stop: int, active: Sequence[int] = ()) ->
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Trajectory-similarity weight (Eq. 13): w = 1 / Σ max(d, τ) over the chosen connector distances.
+    """Trajectory-similarity weight (Eq. 13): w = 1 / Σ max(d, τ) over the chosen distances.
 
     Args:
         joint: count the distances at inner joints (d_j).
@@ -82,11 +83,14 @@ class Plan:
     """Contiguous leaps that end at the image, and how gradient crosses them.
 
     Args:
-        leaps: earliest first; each departs where the one before landed, the last lands at the image.
+        leaps: earliest first; each departs where the one before landed, the last lands at the
+            image.
         nesting: α, the share of the nested gradient that crosses a joint (Eq. 9).
-        reward_on: "endpoint", the generated image x_0; or "prediction", the last leap's own landing point.
-        similarity: per-sample loss weight from the connector distances; none weighs every sample 1.
-        nested_only: drop the leaps' direct path at joints, leaving the nested gradient alone (Fig. 6, Eq. 14).
+        reward_on: "endpoint", the generated image x_0; or "prediction", the last leap's own
+            landing point.
+        similarity: per-sample loss weight from the connector distances; without it, 1.
+        nested_only: drop the direct path at joints, leaving the nested gradient alone (Fig. 6,
+            Eq. 14).
         copies: re-noised copies of the image, denoised by the last step with gradient (DRaFT-LV).
     """
 

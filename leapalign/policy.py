@@ -1,4 +1,4 @@
-"""Group-relative policy gradients: advantages, the clipped ratio, and the replay of stochastic steps."""
+"""Group-relative policy gradients: advantages, clipped ratio, replay of stochastic steps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from leapalign.steps import StochasticStep, log_prob
 def group_advantages(
     rewards: Float[Tensor, "prompts group"], clip: float
 ) -> Float[Tensor, "prompts group"]:
-    """GRPO advantages (arXiv 2402.03300, Eq. 3): (r - mean) / (std + 1e-8) in each prompt's group, unbiased std.
+    """GRPO's advantages (arXiv 2402.03300, Sec. 4.1.2): rewards standardised in each group.
+
+    A = (r - mean) / (std + 1e-8), with the unbiased standard deviation.
 
     Args:
         rewards: one row per prompt.
         clip: advantages are bounded to ±clip.
 
     Returns:
-        The advantages; NaN rows where all rewards of a group are equal: such a group teaches nothing and is skipped.
+        The advantages; a row of NaN where all rewards of a group are equal: such a group teaches
+        nothing and is skipped.
     """
     spread = rewards.std(dim=1, keepdim=True)
     advantages = (rewards - rewards.mean(dim=1, keepdim=True)) / (spread + 1e-8)
@@ -33,7 +36,7 @@ def group_advantages(
 def clipped_loss(
     ratio: Float[Tensor, " batch"], advantage: Float[Tensor, " batch"], clip: float
 ) -> Float[Tensor, " batch"]:
-    """PPO's pessimistic surrogate (arXiv 1707.06347, Eq. 7), negated: max(-A ρ, -A clip(ρ, 1 ± ε))."""
+    """PPO's clipped objective (arXiv 1707.06347, Eq. 7), negated: max(-A ρ, -A clip(ρ, 1 ± ε))."""
     return torch.maximum(-advantage * ratio, -advantage * ratio.clamp(1.0 - clip, 1.0 + clip))
 
 
@@ -77,7 +80,7 @@ def replay_policy(
     update: PolicyUpdate,
     before_last: Callable[[], object] | None = None,
 ) -> ReplayedPolicy:
-    """Accumulate the weights' gradient of the clipped objective over the trained steps of a recorded batch.
+    """Accumulate the gradient of the clipped objective over a recorded batch's trained steps.
 
     Args:
         velocity: the field, with gradient to its weights.
@@ -85,7 +88,8 @@ def replay_policy(
         steps: the trained indices of each sample, equally many; replayed in the order given.
         advantages: one per sample.
         update: rule, clip range and scale.
-        before_last: called just before the last replay, where a distributed run reduces its gradients.
+        before_last: called just before the last replay, where a distributed run reduces its
+            gradients.
     """
     result = ReplayedPolicy()
     samples = torch.arange(len(steps))

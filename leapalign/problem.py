@@ -1,4 +1,4 @@
-"""What every method optimises over: base model, reward, prompts and random streams, tied together for training."""
+"""What every method optimises over in training: base model, reward, prompts, random streams."""
 
 from __future__ import annotations
 
@@ -69,7 +69,8 @@ class TrainingProblem:
         processes = self.accelerator.num_processes
         if count % processes:
             raise UserError(
-                f"batch: {count} prompts an iteration cannot be shared evenly by {processes} processes"
+                f"batch: {count} prompts an iteration cannot be shared evenly by {processes} "
+                "processes; change batch"
             )
         share = count // processes
         return range(
@@ -102,8 +103,8 @@ class TrainingProblem:
         if not bool(torch.isfinite(rewards).all()):
             worst = int((~torch.isfinite(rewards)).nonzero()[0])
             raise UserError(
-                f"the reward {self.reward.name} gave {rewards[worst]} for prompt {prompts[worst]!r}; "
-                "the image is not finite or the reward's weights are damaged"
+                f"the reward {self.reward.name} gave {rewards[worst]} for prompt "
+                f"{prompts[worst]!r}; the image is not finite or the reward's weights are damaged"
             )
         return rewards
 
@@ -113,6 +114,6 @@ class TrainingProblem:
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
     def sync_gradients(self) -> None:
-        """Let the next backward reduce the gradients over the processes; a single process has nothing to reduce."""
+        """Let the next backward reduce the gradients over the processes, if there are several."""
         if self.accelerator.num_processes > 1:
             self.accelerator.trigger_sync_in_backward(self.backbone.transformer)

@@ -15,7 +15,7 @@ from leapalign.steps import Latents, StochasticStep, euler, log_prob
 
 
 class Velocity(Protocol):
-    """A velocity field bound to the prompts of a batch: v(x, time), restricted to some samples by `field[rows]`."""
+    """A velocity field v(x, time) bound to a batch's prompts; `field[rows]` is some samples'."""
 
     def __call__(self, x: Latents, time: Float[Tensor, " batch"]) -> Latents:
         """The velocity dx/dσ [batch, tokens, channels] at one time per sample."""
@@ -84,14 +84,15 @@ def rollout(
     horizon: Int[Tensor, " batch"] | int | None = None,
     explore: Exploration | None = None,
 ) -> Rollout:
-    """Sample from noise x = x[0] along `grid`, by Euler steps except where `explore` makes them stochastic.
+    """Sample from noise x[0] along `grid`: Euler steps, stochastic ones where `explore` says.
 
     Args:
         velocity: the field.
         x: initial noise [batch, tokens, channels].
         grid: time grid.
-        horizon: the last state wanted, per sample; by default the image, N. A sample with horizon n < N is
-            recorded as x[0..n] and v[0..n], enough for a prediction from x[n], and costs nothing after that.
+        horizon: the last state wanted, per sample; by default the image, N. A sample with horizon
+            n < N is recorded as x[0..n] and v[0..n], enough for a prediction from x[n], and costs
+            nothing after that.
         explore: the stochastic steps.
 
     Returns:
@@ -126,7 +127,6 @@ def _velocity_of(velocity: Velocity, x: Latents, time: Tensor, running: Tensor) 
 
 def levels(grid: Grid, index: Tensor | int, like: Latents) -> tuple[Tensor, Tensor]:
     """σ[i] and σ[i+1], each [batch, 1, 1], for one index per sample."""
-    index = torch.as_tensor(index)
-    return at(grid.sigmas, index, like)[:, None, None], at(grid.sigmas, index + 1, like)[
-        :, None, None
-    ]
+    sigma = at(grid.sigmas, index, like)
+    sigma_next = at(grid.sigmas[1:], index, like)
+    return sigma[:, None, None], sigma_next[:, None, None]

@@ -1,6 +1,7 @@
-"""Sampler steps: Euler, and the two stochastic rules of the policy-gradient baselines with their log-probability.
+"""Sampler steps: Euler, and the policy-gradient baselines' stochastic rules with their log-density.
 
-All rules see x and v of shape [batch, tokens, channels] and σ, σ_next of shape [batch, 1, 1]; dσ = σ_next - σ < 0.
+All rules see x and v of shape [batch, tokens, channels] and σ, σ_next of shape [batch, 1, 1];
+dσ = σ_next - σ < 0.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class StochasticStep(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DanceSDE:
-    """DanceGRPO's step (arXiv 2505.07818): constant diffusion η, drift corrected by the score of the marginal.
+    """DanceGRPO's step (arXiv 2505.07818): constant diffusion η, drift corrected by the score.
 
     x̂_0 = x - σ v; score = -(x - (1-σ) x̂_0) / σ²; mean = x + dσ v - ½ η² score dσ; std = η √(-dσ).
     """
@@ -60,7 +61,8 @@ class FlowSDE:
 
     Args:
         eta: noise level η.
-        first: σ[1] of the grid; it stands in for σ = 1 in σ_t's denominator, which is singular there.
+        first: σ[1] of the grid; it stands in for σ = 1 in σ_t's denominator, which is singular
+            there.
     """
 
     eta: float
@@ -79,7 +81,7 @@ class FlowSDE:
 
 
 def log_prob(x_next: Latents, mean: Latents, std: Level) -> Float[Tensor, " batch"]:
-    """Gaussian log-density per sample, the *mean* over latent elements in float32, constants included."""
+    """Gaussian log-density, constants included: the *mean* over a sample's elements, float32."""
     x_next, mean, std = x_next.float(), mean.float(), std.float()
     density = (
         -((x_next - mean) ** 2) / (2.0 * std**2) - torch.log(std) - 0.5 * math.log(2.0 * math.pi)

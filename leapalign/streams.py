@@ -1,7 +1,8 @@
 """Explicit random streams: one per (seed, purpose), never a global generator.
 
-A stream depends on the names it was asked for and on nothing else, so every method sees the same prompts and noise, a
-result does not depend on how a batch is split over micro-batches or devices, and a resumed run repeats an unbroken one.
+A stream depends on the names it was asked for and on nothing else, so every method sees the same
+prompts and noise, a result does not depend on how a batch is split over micro-batches or devices,
+and a resumed run repeats an unbroken one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 
 def stream_seed(seed: int, *path: str | int) -> int:
-    """A 63-bit seed from a root seed and the names of what is drawn, e.g. `(iteration, slot, "noise")`."""
+    """A 63-bit seed from a root seed and names, e.g. `(iteration, slot, "initial")`."""
     text = "/".join(f"{type(part).__name__}:{part}" for part in (seed, *path))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

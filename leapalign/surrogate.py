@@ -1,9 +1,10 @@
 """The backward sweep: a direct-gradient method's loss, differentiated along its Plan.
 
-The image that a Plan describes is linear in the recorded velocities, so the gradient of the loss with respect to the
-weights is a sum of vector-Jacobian products, each with a cotangent known beforehand. They are taken one at a time, last leap
-first: one transformer graph is alive at any moment, whatever the number of active steps. The result equals autograd through
-the paper's latent connectors (Eq. 4-10).
+The image that a Plan describes is linear in the recorded velocities, so the gradient of the loss
+with respect to the weights is a sum of vector-Jacobian products, each with a cotangent known
+beforehand. They are taken one at a time, last leap first: one transformer graph is alive at any
+moment, whatever the number of active steps. The result equals autograd through the paper's latent
+connectors (Eq. 4-10).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Distances = Float[Tensor, "leaps batch"]
 
 
 def landing(record: Rollout, leaps: Sequence[Leap]) -> Latents:
-    """Each sample's leap prediction x̂[stop] = x[start] + Σ_i weight[i] v[i] (Eq. 4, 5) from recorded values."""
+    """Each sample's recorded leap x̂[stop] = x[start] + Σ_i weight[i] v[i] (Eq. 4, 5)."""
     rows = []
     for b, leap in enumerate(leaps):
         x = record.states[leap.start][b].clone()
@@ -48,7 +49,7 @@ def image_latents(record: Rollout, plans: Sequence[Plan]) -> Latents:
 
 
 def connector_distances(record: Rollout, plans: Sequence[Plan]) -> Distances:
-    """Mean |x[stop] - x̂[stop]| of every leap of every sample (Eq. 13); NaN at an image the rollout never reached."""
+    """Mean |x[stop] - x̂[stop]| of every leap (Eq. 13); NaN at an image that was never reached."""
     rows = []
     for leaps in zip(*(plan.leaps for plan in plans), strict=True):
         predicted = landing(record, leaps)
@@ -57,14 +58,12 @@ def connector_distances(record: Rollout, plans: Sequence[Plan]) -> Distances:
         ]
         rows.append((torch.stack(reached) - predicted).abs().mean(dim=(1, 2)))
     distances = torch.stack(rows)
-    distances[
-        -1, [plan.reward_on == "prediction" and plan.horizon < record.grid.end for plan in plans]
-    ] = 0.0
+    distances[-1, [plan.horizon < record.grid.end for plan in plans]] = torch.nan
     return distances
 
 
 def similarity_weight(distances: Distances, plans: Sequence[Plan]) -> Float[Tensor, " batch"]:
-    """The loss weight w = 1 / Σ max(d, τ) over the distances each plan counts (Eq. 13); 1 where it counts none."""
+    """The loss weight w = 1 / Σ max(d, τ) over the distances a plan counts (Eq. 13), or 1."""
     weights = torch.ones(len(plans), dtype=distances.dtype, device=distances.device)
     for b, plan in enumerate(plans):
         similarity = plan.similarity
@@ -84,7 +83,8 @@ class Replay:
         rows: the samples that make it.
         index: grid index per such sample.
         scale: weight · gain per such sample.
-        joint: whether each index is its leap's start, where the nested gradient leaves through the input.
+        joint: whether each index is its leap's start, where the nested gradient leaves through the
+            input.
     """
 
     rows: Tensor
@@ -116,14 +116,15 @@ def sweep(
     cotangent: Latents,
     before_last: Callable[[], object] | None = None,
 ) -> int:
-    """Accumulate the weights' gradient of a loss whose gradient at the image is `cotangent` (Eq. 10).
+    """Accumulate the weights' gradient of a loss from its gradient at the image (Eq. 10).
 
     Args:
         velocity: the field, with gradient to its weights.
         record: the rollout.
         plans: one per sample, all with the same number of leaps.
         cotangent: dL/dx_image [batch, tokens, channels].
-        before_last: called just before the last replay, where a distributed run reduces its gradients.
+        before_last: called just before the last replay, where a distributed run reduces its
+            gradients.
 
     Returns:
         The number of replays made, summed over the samples.
@@ -151,7 +152,7 @@ def sweep(
 def _replay(
     velocity: Velocity, record: Rollout, replay: Replay, g: Latents, *, crosses: bool
 ) -> Latents:
-    """One vector-Jacobian product; returns the detached input, which holds its gradient if a joint is crossed."""
+    """One vector-Jacobian product; the returned input holds its gradient if a joint is crossed."""
     x = torch.stack(
         [record.states[int(i)][int(b)] for b, i in zip(replay.rows, replay.index, strict=True)]
     )
@@ -177,7 +178,7 @@ def _cross_joint(plans: Sequence[Plan], g: Latents, nested: Latents) -> Latents:
 
 
 def renoise(velocity: Velocity, record: Rollout, image: Latents, noise: Latents) -> Rollout:
-    """DRaFT-LV's re-noised copy (arXiv 2309.17400, Alg. 1) as a one-step path: x = (1-σ) x_0 + σ ε at the last σ.
+    """DRaFT-LV's re-noised copy (arXiv 2309.17400, Alg. 1): x = (1-σ) x_0 + σ ε at the last σ.
 
     Args:
         velocity: the field.
@@ -186,7 +187,8 @@ def renoise(velocity: Velocity, record: Rollout, image: Latents, noise: Latents)
         noise: ε, standard normal.
 
     Returns:
-        A record whose last two states are the copy and its denoised image; earlier ones are those of `record`.
+        A record whose last two states are the copy and its denoised image; earlier ones are those
+        of `record`.
     """
     last = record.grid.steps - 1
     sigma = record.grid.sigmas[last]

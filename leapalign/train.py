@@ -1,4 +1,4 @@
-"""The training loop, the same for every method: accumulate, clip, step, average, log, checkpoint."""
+"""The training loop, the same for every method: accumulate, clip, step, average, log, save."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Training:
         steps, norms = [], []
         updates = self.method.updates(self.problem, iteration)
         while True:
-            # Gradients are reduced over processes once per update: the method says at which backward.
+            # Gradients are reduced over processes once an update; the method says where.
             with accelerator.no_sync(transformer):
                 progress = next(updates, None)
             if progress is None:
@@ -83,8 +83,9 @@ class Training:
         if not (math.isfinite(norm) and math.isfinite(progress.loss)):
             raise Diverged(
                 f"iteration {iteration}: loss {progress.loss}, gradient norm {norm}, rewards "
-                f"{min(progress.rewards):.4g} to {max(progress.rewards):.4g}; the weights before it are in the last "
-                "checkpoint. Lower training.optimizer.lr, training.clip or the method's nesting"
+                f"{min(progress.rewards):.4g} to {max(progress.rewards):.4g}; the last checkpoint "
+                "holds weights from before it. Lower training.optimizer.lr, training.clip or the "
+                "method's nesting"
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -211,7 +212,7 @@ def write_results(run: Training, log: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def progress_view(settings: TrainSettings, done: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar on a terminal, a plain line every tenth of the run in a log; yields what shows an iteration."""
+    """A bar on a terminal, ten plain lines in a log; yields what shows an iteration."""
     console = Console(stderr=True)
     total, name = settings.training.iterations, settings.method.reference.partition(":")[2]
     if not console.is_terminal:

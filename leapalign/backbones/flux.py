@@ -1,4 +1,4 @@
-"""FLUX.1 (Black Forest Labs, 2024) from any diffusers folder or hub id, the miniature one included."""
+"""FLUX.1 (Black Forest Labs, 2024) from a diffusers folder or hub id, the miniature included."""
 
 from __future__ import annotations
 
@@ -27,7 +27,12 @@ PATCH = 2
 
 @dataclass(frozen=True, slots=True)
 class FluxPrompts:
-    """Encoded prompts: T5 token embeddings [batch, tokens, width] and the pooled CLIP embedding [batch, width]."""
+    """Encoded prompts.
+
+    Args:
+        tokens: T5 token embeddings.
+        pooled: pooled CLIP embedding.
+    """
 
     tokens: Float[Tensor, "batch tokens width"]
     pooled: Float[Tensor, "batch pooled"]
@@ -39,7 +44,7 @@ class FluxPrompts:
 
 @dataclass(frozen=True, slots=True)
 class FluxVelocity:
-    """The velocity field v(x, σ) of a FLUX transformer under given prompts and embedded guidance."""
+    """The velocity field v(x, σ) of a FLUX transformer under prompts and embedded guidance."""
 
     transformer: nn.Module
     prompts: FluxPrompts
@@ -92,7 +97,8 @@ class Flux:
         """Load a diffusers folder or hub id; only its transformer can be trained.
 
         Raises:
-            UserError: the folder is not a FLUX pipeline, is damaged, or cannot make images of this resolution.
+            UserError: the folder is not a FLUX pipeline or is damaged, or it cannot make images of
+                this resolution.
         """
         try:
             pipeline = FluxPipeline.from_pretrained(path, torch_dtype=dtype)
@@ -103,7 +109,8 @@ class Flux:
         multiple = pipeline.vae_scale_factor * PATCH
         if resolution % multiple:
             raise UserError(
-                f"resolution: {resolution} is not a multiple of {multiple}, the size of one latent token"
+                f"resolution: {resolution} is not a multiple of {multiple}, "
+                "the size of one latent token"
             )
         for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.requires_grad_(False).eval()
@@ -134,7 +141,7 @@ class Flux:
             ) from error
 
     def grid(self, steps: int) -> Grid:
-        """The pipeline's own sigmas: uniform, shifted by e^μ with μ linear in the number of image tokens."""
+        """The pipeline's own sigmas: uniform, shifted by e^μ, μ linear in the image tokens."""
         config = self.pipeline.scheduler.config
         if not config.use_dynamic_shifting:
             return Grid.shifted(steps, config.shift)
@@ -149,7 +156,7 @@ class Flux:
         return Grid.shifted(steps, math.exp(mu))
 
     def latents(self, generators: Sequence[torch.Generator]) -> Latents:
-        """Standard normal packed latents, one per generator, drawn as the stock pipeline draws them."""
+        """Standard normal packed latents, one per generator, drawn as the stock pipeline does."""
         return self._noise(generators)[0]
 
     @torch.no_grad()

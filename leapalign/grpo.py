@@ -1,0 +1,191 @@
+"""Policy-gradient methods: GRPO over the stochastic steps of a rollout."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from typing_extensions import override
+
+from leapalign.errors import UserError
+from leapalign.grid import Grid
+from leapalign.method import Method, Problem, Progress
+from leapalign.policy import PolicyUpdate, group_advantages, replay_policy
+from leapalign.rollout import Exploration, Rollout, rollout
+from leapalign.steps import Latents, StochasticStep
+
+# A prompt's slot, and which member of its group.
+Image = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """A micro-batch's images, its rollout with log-densities, and its rewards."""
+
+    images: Sequence[Image]
+    prompts: list[str]
+    record: Rollout
+    rewards: Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyGradient(Method):
+    """GRPO over a rollout's stochastic steps: images of one prompt, compared with each other.
+
+    Args:
+        group: G, images per prompt.
+        updates_per_iteration: optimiser updates an iteration's images are split over, in order.
+        eta: noise level η of the stochastic steps.
+        clip: ε of the clipped ratio.
+        advantage_clip: bound on the advantages.
+        shift: resolution shift of the training grid; the code bases train on 3, whatever the base
+            model's own.
+        quantise_times: tell the model ⌊1000 σ⌋ / 1000, as the official code does.
+    """
+
+    group: int = 12
+    updates_per_iteration: int = 4
+    eta: float = 0.3
+    clip: float = 1e-4
+    advantage_clip: float = 5.0
+    shift: float = 3.0
+    quantise_times: bool = True
+
+    rewards_prediction: ClassVar[bool] = False
+
+    @override
+    def check(self, steps: int, batch: int) -> None:
+        """Refuse groups that cannot be compared or do not fill the batch."""
+        if self.group < 2:
+            raise UserError(
+                f"group: {self.group} images per prompt cannot be compared with each other; "
+                "set it to 2 or more"
+            )
+        if batch % self.group:
+            raise UserError(
+                f"batch: {batch} images are not a whole number of groups of {self.group}; "
+                "change batch or group"
+            )
+        if self.updates_per_iteration < 1 or batch % self.updates_per_iteration:
+            raise UserError(
+                f"updates_per_iteration: {batch} images cannot be split evenly over "
+                f"{self.updates_per_iteration} updates; change either"
+            )
+        if self.eta <= 0.0:
+            raise UserError(f"eta: steps of noise level {self.eta} have no density; set it above 0")
+
+    @override
+    def grid(self, problem: Problem) -> Grid:
+        """The code bases' grid: uniform, shifted, the model's time rounded where theirs is."""
+        grid = Grid.shifted(problem.steps, self.shift)
+        return grid.quantised() if self.quantise_times else grid
+
+    @abstractmethod
+    def rule(self, grid: Grid) -> StochasticStep:
+        """The stochastic step."""
+
+    @abstractmethod
+    def stochastic(self, grid: Grid, iteration: int) -> range:
+        """The steps at which the rollout is stochastic."""
+
+    @abstractmethod
+    def trained(self, stochastic: range, rng: np.random.Generator) -> list[int]:
+        """The stochastic steps one image trains, in replay order."""
+
+    @override
+    def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
+        """Record all groups, compare, then replay; `updates_per_iteration` updates."""
+        images = [
+            (slot, member)
+            for slot in problem.slots(problem.batch // self.group)
+            for member in range(self.group)
+        ]
+        share = len(images) // self.updates_per_iteration
+        shares = [images[start : start + share] for start in range(0, len(images), share)]
+        # Recorded in the micro-batches that the replay will use: other shapes may choose other
+        # kernels, and the ratio would differ from 1 before any update.
+        parts = [
+            [self._record(problem, iteration, part[rows]) for rows in problem.micro_batches(share)]
+            for part in shares
+        ]
+        rewards = torch.cat([chunk.rewards for part in parts for chunk in part])
+        table = group_advantages(rewards.view(-1, self.group), self.advantage_clip)
+        advantage = dict(zip(images, table.flatten().tolist(), strict=True))
+        skipped = int(table.isnan().all(dim=1).sum())
+        for n, part in enumerate(parts):
+            progress = Progress(
+                rewards=[r for chunk in part for r in chunk.rewards.tolist()],
+                forwards=sum(chunk.record.evaluations for chunk in part),
+                images=share,
+                skipped_groups=skipped if n == 0 else 0,
+            )
+            self._replay(problem, iteration, part, advantage, progress)
+            yield progress
+
+    def _record(self, problem: Problem, iteration: int, images: Sequence[Image]) -> _Recorded:
+        """Roll out a micro-batch from its groups' shared noise and score it."""
+        grid = self.grid(problem)
+        slots = [slot for slot, _ in images]
+        prompts = problem.prompts(iteration, slots)
+
+        def noise(step: int) -> Latents:
+            return torch.cat(
+                [problem.noise(iteration, [slot], "step", step, member) for slot, member in images]
+            )
+
+        record = rollout(
+            problem.field(prompts),
+            problem.noise(iteration, slots, "initial"),
+            grid,
+            horizon=grid.end - 1 if self.rewards_prediction else None,
+            explore=Exploration(self.rule(grid), self.stochastic(grid, iteration), noise),
+        )
+        image = record.prediction(grid.end - 1) if self.rewards_prediction else record.states[-1]
+        with torch.no_grad():
+            return _Recorded(images, prompts, record, problem.score(image, prompts))
+
+    def _replay(
+        self,
+        problem: Problem,
+        iteration: int,
+        part: Sequence[_Recorded],
+        advantage: Mapping[Image, float],
+        progress: Progress,
+    ) -> None:
+        """Accumulate an update's gradient over its micro-batches, but for groups without spread."""
+        images = sum(len(chunk.images) for chunk in part)
+        kept = [
+            chunk for chunk in part if any(np.isfinite(advantage[image]) for image in chunk.images)
+        ]
+        progress.trains = bool(kept)
+        clipped = 0
+        for chunk in kept:
+            grid = chunk.record.grid
+            steps = [self._trained(problem, iteration, grid, image) for image in chunk.images]
+            # A skipped image stays in the batch with advantage 0, so that shapes and kernels are
+            # the rollout's own.
+            advantages = torch.tensor([advantage[image] for image in chunk.images]).nan_to_num(0.0)
+            replayed = replay_policy(
+                problem.field(chunk.prompts),
+                chunk.record,
+                steps,
+                advantages,
+                PolicyUpdate(self.rule(grid), self.clip, 1.0 / (images * len(steps[0]))),
+                problem.sync_gradients if chunk is kept[-1] else None,
+            )
+            progress.loss += replayed.loss
+            progress.replays += replayed.terms
+            clipped += replayed.clipped
+        progress.clip_fraction = clipped / progress.replays if kept else None
+
+    def _trained(self, problem: Problem, iteration: int, grid: Grid, image: Image) -> list[int]:
+        """The steps this image trains."""
+        slot, member = image
+        rng = problem.choices(iteration, slot, f"trained steps {member}")
+        return self.trained(self.stochastic(grid, iteration), rng)
