@@ -177,6 +177,14 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
     return RunSettings(name, run.label or config.label, train, generate, score, deviations)
 
 
+def declared_deviations(name: str, run: RunConfig, scale_name: str) -> tuple[Deviation, ...]:
+    """What a run changes of the scale's shared budget, and why; its method is not imported."""
+    if run.method is None:
+        return ()
+    scale = load_scale(scale_name)
+    return _training(scale, _layers(name, run, load_method(run.method), scale, scale_name))[1]
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """A layer and where it stands, for messages."""

@@ -137,6 +137,13 @@ class Suite:
         }[stage]
         return _sha256(json.dumps([_contents(path) for path in paths]))
 
+    def code(self, package: str) -> str:
+        """A digest of a package's files, for jobs that are cheap to redo when their code changes."""
+        files = sorted(file for file in Path(package).rglob("*") if file.is_file())
+        return _sha256(
+            json.dumps([_sha256(file.read_bytes()) for file in files if file.suffix != ".pyc"])
+        )
+
     def seconds(self, stage: Stage, run: str | None = None) -> int:
         """How long a job of a stage is expected to take."""
         cost = self.shape.cost
