@@ -1,0 +1,1 @@
+"""What the suite costs: each benchmark is one command and writes JSON."""

@@ -1,0 +1,156 @@
+"""The training step's cost: time over the transformer passes it must make, and memory over T.
+
+    python -m benchmarks.step --out results/benchmarks/step.json
+
+Time: per method, full training iterations, each followed at once by the bare transformer passes
+that it made (the same forwards and backwards on the same shapes). Their ratio is what decoder,
+reward, optimiser, averaging and the suite's own code add. Memory: the peak of what autograd saves
+in one LeapAlign iteration of T steps, beside backpropagation through all T steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.passes import recorded, repeat
+from benchmarks.saved import metered
+from leapalign.config import resolve_run
+from leapalign.errors import UserError, main_guard
+from leapalign.experiments import load_experiments
+from leapalign.record import git_state, package_versions, write_json
+from leapalign.rollout import levels
+from leapalign.settings import TrainSettings
+from leapalign.steps import euler
+from leapalign.train import Training, prepare
+
+METHODS = ("leapalign", "refl", "draft_lv", "drtune", "dance_grpo", "mix_grpo")
+STEPS = (5, 10, 25, 50)
+MEGABYTE = 1e6
+
+
+def settings_of(run: str, scale: str) -> TrainSettings:
+    """A run's training settings at a scale."""
+    settings = resolve_run(run, load_experiments().runs[run], scale, seed=0).train
+    if settings is None:
+        raise UserError(f"--methods: {run} is not trained; choose from {', '.join(METHODS)}")
+    return settings
+
+
+def time_step(training: Training, repeats: int) -> dict[str, Any]:
+    """Median seconds of an iteration and of its bare passes, taken in turns, and their ratio."""
+    transformer = training.problem.backbone.transformer
+    steps, bare = [], []
+    for measured in range(-1, repeats):
+        with recorded(transformer) as passes:
+            started = time.perf_counter()
+            training.iterate()
+            stepped = time.perf_counter()
+        begun = time.perf_counter()
+        repeat(transformer, passes)
+        repeated = time.perf_counter()
+        if measured >= 0:  # the first turn warms up
+            steps.append(stepped - started)
+            bare.append(repeated - begun)
+    return {
+        "step_seconds": median(steps),
+        "bare_seconds": median(bare),
+        "multiple": median(a / b for a, b in zip(steps, bare, strict=True)),
+        "sample_forwards": sum(each.batch for each in passes if not each.replays),
+        "sample_replays": sum(each.batch for each in passes if each.replays),
+        "repeats": repeats,
+    }
+
+
+def full_backpropagation(training: Training) -> None:
+    """Roll out with gradient through every step, and backpropagate the reward's mean."""
+    problem = training.problem
+    slots = range(problem.batch)
+    prompts = problem.prompts(0, slots)
+    grid, field = problem.grid(problem.steps), problem.field(prompts)
+    x = problem.noise(0, slots, "initial")
+    for i in range(grid.steps):
+        sigma, sigma_next = levels(grid, i, x)
+        x = euler(x, field(x, sigma[:, 0, 0]), sigma, sigma_next)
+    problem.score(x, prompts).mean().backward()
+
+
+def frozen_tensors(training: Training) -> list[Tensor]:
+    """The weights of all models, which are there whether or not a graph points at them."""
+    pipeline = training.problem.backbone.pipeline
+    modules = [pipeline.transformer, pipeline.vae]
+    reward = [m for m in vars(training.problem.reward).values() if isinstance(m, torch.nn.Module)]
+    return [p for module in [*modules, *reward] for p in (*module.parameters(), *module.buffers())]
+
+
+def memory(settings: TrainSettings, steps: int) -> dict[str, float]:
+    """Peak megabytes that autograd saves: one LeapAlign iteration, and full backpropagation."""
+    budget = dataclasses.replace(settings.training, steps=steps)
+    training = prepare(dataclasses.replace(settings, training=budget), "cpu")
+    frozen = frozen_tensors(training)
+    with metered(frozen) as leaps:
+        training.iterate()
+    with metered(frozen) as full:
+        full_backpropagation(training)
+    return {
+        "steps": steps,
+        "leapalign_mb": leaps.peak / MEGABYTE,
+        "full_backpropagation_mb": full.peak / MEGABYTE,
+    }
+
+
+def measure(scale: str, methods: Sequence[str], repeats: int) -> dict[str, Any]:
+    """All that this benchmark measures, with what it was measured on."""
+    times = {}
+    for run in methods:
+        times[run] = time_step(prepare(settings_of(run, scale), "cpu"), repeats)
+        sys.stdout.write(
+            f"{run:12} {times[run]['step_seconds']:7.3f} s a step, "
+            f"{times[run]['multiple']:5.2f} times its bare passes\n"
+        )
+    saved = []
+    for steps in STEPS:
+        saved.append(memory(settings_of("leapalign", scale), steps))
+        sys.stdout.write(
+            f"T = {steps:2} {saved[-1]['leapalign_mb']:9.1f} MB saved by LeapAlign, "
+            f"{saved[-1]['full_backpropagation_mb']:9.1f} MB by full backpropagation\n"
+        )
+    return {
+        "scale": scale,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "git": git_state(),
+        "time": times,
+        "memory": saved,
+    }
+
+
+@main_guard
+def main() -> None:
+    """Command line: measure every method's step, write JSON."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--scale", default="pocket")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--repeats", type=int, default=8, help="measured iterations of each method")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    write_json(arguments.out, measure(arguments.scale, arguments.methods, arguments.repeats))
+
+
+if __name__ == "__main__":
+    main()
