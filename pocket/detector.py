@@ -25,7 +25,13 @@ INK_POWER = (INK**2).sum(1)
 MIN_AREA = 16
 MAX_SIDE = 16
 SHIFT = 2
-FAIR_OVERLAP, OVERLAP_WIDTH = 0.74, 0.03
+PRESENT = 0.4
+"""A pixel holds an icon where this share of some colour lies over the background."""
+TINT = 0.15
+"""The deviation from an icon's own colour that costs nothing."""
+OFF_COLOR, OFF_COLOR_WIDTH = 0.5, 0.05
+"""How far from every named colour an icon may be painted before its score is one half."""
+FAIR_OVERLAP, OVERLAP_WIDTH = 0.72, 0.03
 """The overlap at which the score is one half, and how fast it rises."""
 
 Detections = list[dict[str, Any]]
@@ -38,21 +44,18 @@ def templates() -> Field:
     return np.stack([mask(shape, radius).ravel() for shape in SHAPES for radius in RADII])
 
 
-def unmix(image: Image) -> tuple[Field, Field]:
-    """Share of each colour, and what it leaves unexplained, relative to its strength: [6, h, w]."""
-    ink = PAPER - image.astype(np.float32)
-    share = np.clip(np.einsum("hwc,kc->khw", ink, INK) / INK_POWER[:, None, None], 0, 1)
+def unmix(ink: Field) -> tuple[Field, NDArray[np.intp]]:
+    """The share of the nearest colour at each pixel, and which colour that is, [h, w] each."""
+    share = np.clip(np.einsum("hwc,kc->khw", ink, INK) / INK_POWER[:, None, None], 0, 1.2)
     rest = ink[None] - share[..., None] * INK[:, None, None, :]
-    residual = np.sqrt((rest**2).sum(-1) / INK_POWER[:, None, None])
-    return share.astype(np.float32), residual.astype(np.float32)
+    nearest = (np.sqrt((rest**2).sum(-1) / INK_POWER[:, None, None]) - 0.25 * share).argmin(0)
+    return np.take_along_axis(share, nearest[None], 0)[0], nearest
 
 
 def candidates(share: Field, nearest: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
     """Masks of the connected components; one too large for an icon is split by colour."""
-    strength = np.take_along_axis(share, nearest[None], 0)[0]
-    foreground = strength > 0.5
     found = []
-    for part in components(foreground):
+    for part in components(share > PRESENT):
         rows, columns = np.nonzero(part)
         if max(np.ptp(rows), np.ptp(columns)) < MAX_SIDE:
             found.append(part)
@@ -69,18 +72,28 @@ def components(foreground: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     return [labels == i for i in range(1, count + 1) if areas[i] >= MIN_AREA]
 
 
-def overlaps(share: Field, residual: Field, center: tuple[int, int]) -> Field:
-    """Soft intersection over union of each shape with the image around `center` (row, column)."""
+def overlaps(ink: Field, paint: Field, center: tuple[int, int]) -> Field:
+    """Soft intersection over union of each shape with the ink of colour `paint` around `center`."""
     pad = SPRITE // 2 + SHIFT
-    top, left = center
-    window = np.s_[top : top + 2 * pad, left : left + 2 * pad]
-    ink = sliding_window_view(np.pad(share, pad)[window], (SPRITE, SPRITE))
-    rest = sliding_window_view(np.pad(residual, pad)[window], (SPRITE, SPRITE))
-    ink, rest = (x.reshape(-1, 1, SPRITE * SPRITE) for x in (ink, rest))
+    window = np.pad(ink, ((pad, pad), (pad, pad), (0, 0)))
+    window = window[center[0] : center[0] + 2 * pad, center[1] : center[1] + 2 * pad]
+    power = (paint**2).sum()
+    share = np.clip(window @ paint / power, 0, 1)
+    rest = np.sqrt(((window - share[..., None] * paint) ** 2).sum(-1) / power)
+    rest = np.maximum(rest - TINT, 0)
+    share, rest = (
+        sliding_window_view(x, (SPRITE, SPRITE)).reshape(-1, 1, SPRITE * SPRITE)
+        for x in (share, rest)
+    )
     form = templates()[None]
-    agreed = np.maximum(np.minimum(ink, form) - rest, 0).sum(-1)
-    union = (np.maximum(ink, form) + rest).sum(-1)
+    agreed = np.maximum(np.minimum(share, form) - rest, 0).sum(-1)
+    union = (np.maximum(share, form) + rest).sum(-1)
     return (agreed / union).max(0).reshape(len(SHAPES), len(RADII)).max(1)
+
+
+def rises(x: float, middle: float, width: float) -> float:
+    """A logistic step."""
+    return float(1 / (1 + np.exp((middle - x) / width)))
 
 
 def detect(image: Image) -> Detections:
@@ -89,24 +102,29 @@ def detect(image: Image) -> Detections:
     Returns:
         Per icon: "label", "box" [x1, y1, x2, y2] in pixels, "score" in [0, 1] and "color".
     """
-    share, residual = unmix(image)
-    nearest = (residual - 0.25 * share).argmin(0)
-    found = []
-    for part in candidates(share, nearest):
-        rows, columns = np.nonzero(part)
-        top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
-        color = np.bincount(nearest[part], minlength=len(NAMES)).argmax()
-        center = (int(top + bottom) // 2, int(left + right) // 2)
-        quality = overlaps(share[color], residual[color], center)
-        best = int(quality.argmax())
-        rivals = np.exp((quality - quality[best]) / OVERLAP_WIDTH).sum()
-        form = 1 / (1 + np.exp((FAIR_OVERLAP - quality[best]) / OVERLAP_WIDTH))
-        found.append(
-            {
-                "label": SHAPES[best],
-                "box": [float(left), float(top), float(right), float(bottom)],
-                "score": float(form / rivals),
-                "color": NAMES[color],
-            }
-        )
-    return found
+    ink = PAPER - image.astype(np.float32)
+    share, nearest = unmix(ink)
+    return [describe(part, ink, share) for part in candidates(share, nearest)]
+
+
+def describe(part: NDArray[np.bool_], ink: Field, share: Field) -> dict[str, Any]:
+    """The detection of one component: its own colour first, then the shape of that colour."""
+    rows, columns = np.nonzero(part)
+    top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+    strengths = share[part]
+    paint = np.median(ink[part][strengths >= np.median(strengths)], axis=0)
+    distance = np.sqrt(((paint - INK) ** 2).sum(1) / INK_POWER)
+    quality = overlaps(ink, paint, (int(top + bottom) // 2, int(left + right) // 2))
+    best = int(quality.argmax())
+    rivals = np.exp((quality - quality[best]) / OVERLAP_WIDTH).sum()
+    score = (
+        rises(quality[best], FAIR_OVERLAP, OVERLAP_WIDTH)
+        * rises(-distance.min(), -OFF_COLOR, OFF_COLOR_WIDTH)
+        / float(rivals)
+    )
+    return {
+        "label": SHAPES[best],
+        "box": [float(left), float(top), float(right), float(bottom)],
+        "score": score,
+        "color": NAMES[int(distance.argmin())],
+    }

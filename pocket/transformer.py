@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leapalign.grid import Grid
 from leapalign.rollout import rollout
@@ -23,18 +24,18 @@ from pocket.world import CELLS, TAGS, prompts_by_tag, render, sample_scene
 WIDTH, HEADS = 128, 4
 SHIFT = 1.65
 GUIDANCE = 3.5
-STEPS = 12000
+STEPS = 8000
 BATCH = 64
-FRESH = 4
+FRESH = 8
 FIRST = 4096
-PEAK_RATE = 1e-3
+PEAK_RATE = 1.5e-3
 EMA = 0.999
 TAG_WEIGHTS = {
     "single_object": 1.0,
     "two_object": 2.0,
     "counting": 2.5,
     "colors": 2.0,
-    "position": 4.5,
+    "position": 5.0,
     "color_attr": 4.0,
 }
 """How often pretraining shows each task: the slow ones more."""
@@ -143,7 +144,7 @@ def flow_loss(model: FluxTransformer2DModel, pool: Pool, texts: Texts) -> Tensor
     noise = torch.randn_like(x)
     sigma = torch.sigmoid(torch.randn(BATCH) + np.log(SHIFT))
     level = sigma[:, None, None]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         v = velocity(model, (1 - level) * x + level * noise, sigma, texts, rows)
     return (v.float() - (noise - x)).square().mean()
 
@@ -167,7 +168,7 @@ def train_transformer(
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, PEAK_RATE, betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: triangular(i, steps, 200))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: triangular(i, steps, 300))
     losses, start = [], time.monotonic()
     for step in range(1, steps + 1):
         pool.grow(FRESH)
