@@ -1,0 +1,39 @@
+"""Renders everything from one ledger: every table and figure, and the report.
+
+`python -m paper --ledger <folder> --output <folder>`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from leapalign.errors import main_guard
+from leapalign.experiments import load_experiments
+from paper import cli, figures, markup, tables
+from paper.estimates import Estimates
+from paper.ledger import Ledger
+from paper.report import Rendered, write_report
+
+
+@main_guard
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Render every table, every figure and the report from a ledger."""
+    parser = argparse.ArgumentParser(prog="python -m paper", description=main.__doc__)
+    cli.add_ledger(parser)
+    parser.add_argument(
+        "--output", type=Path, required=True, help="gets tables/, figures/, report/"
+    )
+    options = parser.parse_args(arguments)
+    experiments = load_experiments()
+    estimates = Estimates(Ledger.open(options.ledger, list(experiments.runs), options.seeds))
+    for name, exhibit in experiments.tables.items():
+        markup.write_all(tables.build(name, exhibit, estimates), options.output / "tables")
+    for name, exhibit in experiments.figures.items():
+        figures.draw(name, exhibit, estimates, options.output / "figures")
+    write_report(estimates, Rendered(options.output, experiments))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What each run cost: iterations, images, transformer passes, time and memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from leapalign.experiments import Exhibit
+from paper import notes
+from paper.ledger import Ledger
+from paper.names import run_label
+from paper.published import published
+from paper.table import Cell, Column, Interval, Note, Row, Table
+
+COLUMNS = (
+    Column("iterations", "Iterations"),
+    Column("images", "Images"),
+    Column("nfe", "NFE"),
+    Column("seconds", "Seconds"),
+    Column("seconds_per_iteration", "Seconds / iteration", digits=2),
+    Column("peak_memory_mb", "Peak memory (MB)"),
+    Column("skipped_groups", "Skipped groups"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One run's totals, averaged over its seeds; None where its log does not say."""
+
+    iterations: float
+    images: float
+    nfe: float
+    seconds: float
+    seconds_per_iteration: float
+    peak_memory_mb: float
+    skipped_groups: float | None
+
+
+def cost(log: pd.DataFrame) -> Cost:
+    """The totals of a training log, which counts images, passes and seconds cumulatively."""
+    by_seed = log.groupby("seed")
+    total = {key: float(by_seed[key].max().mean()) for key in ("images", "nfe", "seconds")}
+    iterations = float(by_seed.size().mean())
+    skipped = log["skipped_groups"] if "skipped_groups" in log else pd.Series(dtype=float)
+    return Cost(
+        iterations=iterations,
+        images=total["images"],
+        nfe=total["nfe"],
+        seconds=total["seconds"],
+        seconds_per_iteration=total["seconds"] / iterations,
+        peak_memory_mb=float(by_seed["peak_memory_mb"].max().mean()),
+        skipped_groups=float(by_seed["skipped_groups"].sum().mean())
+        if skipped.notna().any()
+        else None,
+    )
+
+
+def cost_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
+    """The cost of every trained run of the exhibit."""
+    footnotes = notes.footnotes(ledger, exhibit.runs)
+    rows = []
+    for run in exhibit.runs:
+        gap = ledger.gap(run)
+        if gap is None and not ledger.runs[run].trained:
+            continue
+        log = pd.DataFrame() if gap else ledger.runs[run].training
+        if gap is None and log.empty:
+            gap = "its ledger has no train.csv"
+        found = None if gap else cost(log)
+        cells = tuple(_cell(run, column.key, found) for column in COLUMNS)
+        rows.append(Row(run, run_label(run), cells, gap, footnotes.marks.get(run, ())))
+    about = (
+        "Means over training seeds. NFE counts transformer passes: a forward pass is 1, one with "
+        "gradient and its backward pass 3. Seconds are wall time on the recorded device."
+    )
+    return Table(
+        name, exhibit.title, "Method", COLUMNS, tuple(rows), (*footnotes.listed, Note(about))
+    )
+
+
+def _cell(run: str, key: str, found: Cost | None) -> Cell:
+    value = getattr(found, key) if found else None
+    return Cell(ours=None if value is None else Interval(value), published=_published(run, key))
+
+
+def _published(run: str, key: str) -> float | None:
+    """The paper's own budget; it states that of LeapAlign, and its baselines share it."""
+    settings = published().settings
+    budget = {
+        "iterations": settings["iterations"],
+        "images": settings["iterations"] * settings["batch"],
+    }
+    return budget.get(key) if run == "leapalign" else None

@@ -1,0 +1,152 @@
+# The paper: ledgers -> one target per table and figure -> one report; and the committed ledger's paper.
+
+import hashlib
+
+COMMITTED = Path("results/ledger")
+# Editing what renders them renders tables and figures again; nothing before them.
+PAPER_CODE = hashlib.sha256(
+    b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*.[pmjcy]*")))
+).hexdigest()[:16]
+SEEDS = " ".join(map(str, suite.seeds))
+tables, figures = f"{suite.folder}/tables", f"{suite.folder}/figures"
+
+
+for name, exhibit in suite.experiments.tables.items():
+
+    rule:
+        name:
+            f"table_{name}"
+        input:
+            suite.ledgers(exhibit.runs),
+        output:
+            json=f"{tables}/{name}.json",
+            tex=f"{tables}/{name}.tex",
+            csv=f"{tables}/{name}.csv",
+            md=report(
+                f"{tables}/{name}.md",
+                caption="captions/exhibit.rst",
+                category="Tables",
+            ),
+        log:
+            f"{suite.folder}/logs/paper/table_{name}.log",
+        conda:
+            "../environment.yml"
+        threads: 1
+        resources:
+            seconds=suite.seconds("render"),
+        params:
+            name=name,
+            title=exhibit.title,
+            seeds=SEEDS,
+            ledger=f"{suite.folder}/ledger",
+            out=subpath(output.csv, parent=True),
+            code=PAPER_CODE,
+        message:
+            "table {params.name}"
+        shell:
+            "python -m paper.tables {params.name} --ledger {params.ledger:q} --seeds {params.seeds}"
+            " --output {params.out:q} > {log:q} 2>&1"
+
+
+for name, exhibit in suite.experiments.figures.items():
+
+    rule:
+        name:
+            f"figure_{name}"
+        input:
+            suite.ledgers(exhibit.runs),
+        output:
+            svg=f"{figures}/{name}.svg",
+            pdf=f"{figures}/{name}.pdf",
+            png=report(
+                f"{figures}/{name}.png",
+                caption="captions/exhibit.rst",
+                category="Figures",
+            ),
+        log:
+            f"{suite.folder}/logs/paper/figure_{name}.log",
+        conda:
+            "../environment.yml"
+        threads: 1
+        resources:
+            seconds=suite.seconds("render"),
+        params:
+            name=name,
+            title=exhibit.title,
+            seeds=SEEDS,
+            ledger=f"{suite.folder}/ledger",
+            out=subpath(output.png, parent=True),
+            code=PAPER_CODE,
+        message:
+            "figure {params.name}"
+        shell:
+            "python -m paper.figures {params.name} --ledger {params.ledger:q} --seeds {params.seeds}"
+            " --output {params.out:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        ledgers=suite.ledgers(suite.runs),
+        tables=expand(f"{tables}/{{name}}.json", name=suite.experiments.tables),
+        figures=expand(f"{figures}/{{name}}.svg", name=suite.experiments.figures),
+    output:
+        f"{suite.folder}/report/index.html",
+    log:
+        f"{suite.folder}/logs/paper/report.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        seconds=suite.seconds("render"),
+    params:
+        seeds=SEEDS,
+        root=suite.folder,
+        code=PAPER_CODE,
+    message:
+        "report"
+    shell:
+        "python -m paper.report --ledger {params.root:q}/ledger --seeds {params.seeds}"
+        " --rendered {params.root:q} > {log:q} 2>&1"
+
+
+def committed(wildcards):
+    """Every file of a scale's committed ledger."""
+    folder = COMMITTED / wildcards.committed
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
+
+
+rule render:
+    input:
+        committed,
+    output:
+        report="results/paper/{committed}/report/index.html",
+        tables=directory("results/paper/{committed}/tables"),
+        figures=directory("results/paper/{committed}/figures"),
+    log:
+        "results/paper/{committed}/render.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        seconds=20,
+    params:
+        ledger=lambda wildcards: COMMITTED / wildcards.committed,
+        out=subpath(output.report, ancestor=2),
+        code=PAPER_CODE,
+    message:
+        "paper from the committed ledger of scale {wildcards.committed}"
+    shell:
+        "python -m paper --ledger {params.ledger:q} --output {params.out:q} > {log:q} 2>&1"
+
+
+# Tables, figures and report of the committed ledgers alone: nothing is trained or sampled.
+rule paper:
+    input:
+        expand(
+            rules.render.output.report,
+            committed=sorted(path.name for path in COMMITTED.glob("*/")),
+        ),
+
+
+localrules:
+    paper,

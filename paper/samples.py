@@ -1,0 +1,72 @@
+"""The contact sheets of a ledger: the same prompts and noise under every run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from leapalign.errors import UserError
+from paper.ledger import Ledger
+from paper.names import run_label
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One run's samples: prompts, and an image for each."""
+
+    run: str
+    label: str
+    prompts: tuple[str, ...]
+    images: tuple[Image.Image, ...]
+    gap: str | None = None
+
+
+def sheets(ledger: Ledger, runs: Sequence[str]) -> list[Sheet]:
+    """The sheets of several runs' first seed; a run without one keeps its reason."""
+    return [_sheet(ledger, run) for run in runs]
+
+
+def prompts(found: Sequence[Sheet]) -> tuple[str, ...]:
+    """The prompts of all sheets.
+
+    Raises:
+        UserError: Two sheets show different prompts.
+    """
+    shown = [sheet for sheet in found if sheet.images]
+    for sheet in shown:
+        if sheet.prompts != shown[0].prompts:
+            raise UserError(
+                f"samples.json of run {sheet.run} shows other prompts than that of {shown[0].run}: "
+                "the ledger mixes test sets; evaluate both again"
+            )
+    return shown[0].prompts if shown else ()
+
+
+def _sheet(ledger: Ledger, run: str) -> Sheet:
+    gap = ledger.gap(run)
+    if gap is None:
+        folder = next(iter(ledger.runs[run].folders.values()))
+        missing = [name for name in ("samples.png", "samples.json") if not (folder / name).exists()]
+        gap = f"its ledger lacks {' and '.join(missing)}" if missing else None
+    if gap is not None:
+        return Sheet(run, run_label(run), (), (), gap)
+    texts, images = _read(folder)
+    return Sheet(run, run_label(run), texts, images)
+
+
+def _read(folder: Path) -> tuple[tuple[str, ...], tuple[Image.Image, ...]]:
+    """The prompts and tiles of a sheet."""
+    try:
+        described = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
+        with Image.open(folder / "samples.png") as opened:
+            sheet = opened.convert("RGB")
+        tiles = tuple(sheet.crop(tuple(entry["box"])) for entry in described)
+        return tuple(entry["prompt"] for entry in described), tiles
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder}: samples.png or samples.json is damaged ({error}); run it again"
+        ) from None

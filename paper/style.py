@@ -1,0 +1,86 @@
+"""How runs and metrics are named, coloured and rounded, everywhere the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RunStyle:
+    """How a run appears: its label, its colour (safe for colour-blind readers) and its line."""
+
+    label: str
+    color: str
+    dash: str | tuple[float, tuple[float, ...]] = "solid"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score: the evaluator that gives it, its label, how many digits it deserves.
+
+    Args:
+        key: its name in the published tables.
+        evaluator: its name in the ledger.
+        label: its printed name.
+        digits: decimals printed for our means.
+        published_digits: decimals the literature prints.
+        tag: the GenEval task it is restricted to; None for all.
+        macro: average the tasks' means instead of the images.
+        percent: printed in percent.
+    """
+
+    key: str
+    evaluator: str
+    label: str
+    digits: int
+    published_digits: int
+    tag: str | None = None
+    macro: bool = False
+    percent: bool = False
+
+    @property
+    def factor(self) -> float:
+        """From the ledger's unit to the printed one."""
+        return 100.0 if self.percent else 1.0
+
+
+# Okabe and Ito's colours; LeapAlign is vermilion in every figure, its variants are its neighbours.
+RUNS = {
+    "base": RunStyle("Base model", "#8A8A8A", (0, (1, 1.2))),
+    "dance_grpo": RunStyle("DanceGRPO", "#CC79A7", (0, (4, 1.5))),
+    "mix_grpo": RunStyle("MixGRPO", "#B98900", (0, (4, 1.5, 1, 1.5))),
+    "refl": RunStyle("ReFL", "#0072B2"),
+    "draft_lv": RunStyle("DRaFT-LV", "#3FA7DC", (0, (5, 1.2))),
+    "drtune": RunStyle("DRTune", "#009E73"),
+    "leapalign": RunStyle("LeapAlign", "#D55E00"),
+    "leapalign-early-half": RunStyle("LeapAlign, timesteps [0, ½]", "#0072B2", (0, (5, 1.2))),
+    "leapalign-alpha-0": RunStyle("LeapAlign, α = 0", "#0072B2", (0, (5, 1.2))),
+    "leapalign-alpha-1": RunStyle("LeapAlign, α = 1", "#8E5BA6", (0, (2, 1.2))),
+    "leapalign-weight-dj": RunStyle("LeapAlign, weighted by d_j", "#0072B2", (0, (5, 1.2))),
+    "leapalign-weight-none": RunStyle("LeapAlign, unweighted", "#8E5BA6", (0, (2, 1.2))),
+}
+
+REFERENCE = "leapalign"
+BASE = "base"
+
+HPSV2 = Metric("hpsv2", "hpsv2", "HPSv2.1", 4, 4)
+PICKSCORE = Metric("pickscore", "pickscore", "PickScore", 3, 4)
+HPSV3 = Metric("hpsv3", "hpsv3", "HPSv3", 3, 4)
+GENEVAL = Metric("overall", "geneval", "GenEval", 4, 4, macro=True)
+TASKS = tuple(
+    Metric(tag, "geneval", label, 1, 2, tag=tag, percent=True)
+    for tag, label in [
+        ("single_object", "Single"),
+        ("two_object", "Two"),
+        ("counting", "Count"),
+        ("colors", "Color"),
+        ("position", "Position"),
+        ("color_attr", "Attribute"),
+    ]
+)
+METRICS = {metric.key: metric for metric in (HPSV2, PICKSCORE, HPSV3, GENEVAL, *TASKS)}
+
+
+def run_style(run: str) -> RunStyle:
+    """The style of a run; one that has none of its own is labelled by its name, in grey."""
+    return RUNS.get(run, RunStyle(run, "#5C6670", (0, (3, 1, 1, 1))))
