@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from leapalign.grid import Grid
+from tests import tolerances
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -112,7 +118,11 @@ def test_every_snakemake_target_in_the_documents_is_a_rule_or_an_exhibit(documen
         f"{kind}_{name}" for kind in ("table", "figure") for name in experiments[f"{kind}s"]
     }
     used = set(re.findall(r"\b((?:table|figure)_[a-z_]+)\b", code_of(document)))
-    used |= set(re.findall(r"snakemake (?:--\S+ (?:all )?)*([a-z]\w+)", code_of(document)))
+    for arguments in re.findall(r"^snakemake (.*)$", code_of(document), re.MULTILINE):
+        words = shlex.split(arguments, comments=True)
+        values = {words[n + 1] for n, word in enumerate(words[:-1]) if word == "--cores"}
+        used |= {word for word in words if re.fullmatch(r"[a-z_]+", word)} - values
+    assert used
     assert used <= rules | exhibits
 
 
@@ -124,10 +134,27 @@ def test_every_path_that_a_document_links_to_exists(document: str) -> None:
     assert not missing
 
 
+def test_the_worked_example_of_a_method_makes_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = re.search(r"^```python\n(.*?)^```", contributing(), re.MULTILINE | re.DOTALL)
+    assert example
+    module = ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    exec(example[1], vars(module))
+    grid = Grid.shifted(25, 3.0)
+    (leap,) = module.Sparse().plan(grid, np.random.default_rng(0)).leaps
+    assert len(leap.active) == 3
+    assert sum(leap.weight.values()) == pytest.approx(-1.0, abs=tolerances.WEIGHTS_TELESCOPE)
+
+
 def test_one_version_stands_everywhere() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"]
+
+
+def contributing() -> str:
+    """CONTRIBUTING.md."""
+    return (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def code_of(document: str) -> str:
