@@ -31,9 +31,20 @@ class Problem(Protocol):
     (seed, iteration, slot, name).
     """
 
-    steps: int
-    batch: int
-    threshold: float
+    @property
+    def steps(self) -> int:
+        """T, the rollout's steps."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Images per iteration, over all devices."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """λ (Eq. 11), in the reward's unit."""
+        ...
 
     def grid(self, steps: int) -> Grid:
         """The base model's own time grid."""
