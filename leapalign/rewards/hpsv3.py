@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,8 +47,12 @@ class Rater(nn.Module):
         )
         self.reward_token_id = reward_token_id
 
+    def see(self, pixels: Tensor, grid: Tensor) -> Float[Tensor, "tokens width"]:
+        """The tokens of all images, one after the other."""
+        return self.model.visual(pixels.to(self.model.dtype), grid_thw=grid).pooler_output
+
     def forward(
-        self, tokens: dict[str, Tensor], pixels: Tensor, grid: Tensor
+        self, tokens: Mapping[str, Tensor], seen: Float[Tensor, "tokens width"]
     ) -> Float[Tensor, "batch 2"]:
         """Mean and log sigma of each rating.
 
@@ -56,13 +60,12 @@ class Rater(nn.Module):
         stock Qwen2-VL would give image tokens their row and column.
         """
         ids = tokens["input_ids"]
-        positions = torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape)
-        hidden = self.model(
-            input_ids=ids,
+        words = self.model.language_model.embed_tokens(ids)
+        is_image = (ids == self.model.config.image_token_id)[..., None]
+        hidden = self.model.language_model(
+            inputs_embeds=words.masked_scatter(is_image, seen.to(words.dtype)),
             attention_mask=tokens["attention_mask"],
-            position_ids=positions,
-            pixel_values=pixels.to(self.model.dtype),
-            image_grid_thw=grid,
+            position_ids=torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape),
             use_cache=False,
         ).last_hidden_state
         return self.rm_head(hidden[ids == self.reward_token_id].float())
@@ -138,15 +141,24 @@ class HPSv3(Reward):
         self, images: Float[Tensor, "batch 3 h w"], prompts: Sequence[str]
     ) -> Float[Tensor, "batch 2"]:
         """Mean and log sigma of the rating of images in [0, 1] that have the model's size."""
+        return self.rater(self.tokenize(images.shape[-2:], prompts), self.see(images))
+
+    def see(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "tokens width"]:
+        """The images' tokens, one image after the other."""
         device = self.rater.model.device
         # The processor divides by 255, so floats keep their gradient and their precision.
         prepared = self.processor(list(images * 255), do_resize=False, return_tensors="pt")
-        grid = prepared["image_grid_thw"]
-        patches = int(grid[0].prod()) // self.processor.merge_size**2
-        texts = [self._text(prompt, patches) for prompt in prompts]
+        return self.rater.see(
+            prepared["pixel_values"].to(device), prepared["image_grid_thw"].to(device)
+        )
+
+    def tokenize(self, size: Sequence[int], prompts: Sequence[str]) -> Mapping[str, Tensor]:
+        """Chat and instruction for each prompt, with room for an image of `size`, (height, width)."""
+        side = self.processor.patch_size * self.processor.merge_size
+        room = IMAGE_TOKEN * (size[0] // side * (size[1] // side))
+        texts = [self._chat(prompt).replace(IMAGE_TOKEN, room) for prompt in prompts]
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        pixels = prepared["pixel_values"].to(device)
-        return self.rater(tokens.to(device), pixels, grid.to(device))
+        return tokens.to(self.rater.model.device)
 
     def _target(self, height: int, width: int) -> tuple[int, int]:
         """Qwen2-VL's smart resize: sides divisible by a merged patch, about the right area."""
@@ -159,12 +171,11 @@ class HPSv3(Reward):
             max_pixels=self.instruction.pixels or size["longest_edge"],
         )
 
-    def _text(self, prompt: str, patches: int) -> str:
+    def _chat(self, prompt: str) -> str:
         content = [{"type": "image"}, {"type": "text", "text": self.instruction.fill(prompt)}]
-        text = self.tokenizer.apply_chat_template(
+        return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        return text.replace(IMAGE_TOKEN, IMAGE_TOKEN * patches)
 
 
 def rename(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:

@@ -125,3 +125,21 @@ def wrong_rows(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.
     """For each prompt a minimally wrong one."""
     prompts, table = all_prompts(), prompt_table()
     return np.array([table.row[wrong_caption(prompts[row], rng)["prompt"]] for row in rows])
+
+
+class Pool:
+    """Labelled images to draw batches from, in neighbouring pairs that share a prompt."""
+
+    def __init__(self, examples: Examples) -> None:
+        """Index the images by their prompts."""
+        self.examples = examples
+        order = np.argsort(examples.prompt, kind="stable")
+        prompts, starts = np.unique(examples.prompt[order], return_index=True)
+        self.groups = dict(zip(prompts.tolist(), np.split(order, starts[1:]), strict=True))
+
+    def draw(self, count: int, rng: np.random.Generator) -> Examples:
+        """About `count` images: pairs of one prompt where there are two, prompts by their images."""
+        first = rng.integers(len(self.examples), size=count // 2)
+        groups = [self.groups[int(self.examples.prompt[row])] for row in first]
+        second = [group[rng.integers(len(group))] for group in groups]
+        return self.examples.take(np.stack([first, second], 1).ravel())

@@ -43,17 +43,15 @@ class HPSv3Student(nn.Module):
         self.cell_head = nn.Linear(WIDTH, KINDS)
 
     def rate(
-        self, images: Float[Tensor, "batch 3 64 64"], prompts: Sequence[str]
-    ) -> tuple[Float[Tensor, "batch 2"], Float[Tensor, "batch kinds 4 4"]]:
-        """Mean and log sigma of each rating, and logits of what each cell shows."""
-        seen: list[Tensor] = []
-        hook = self.rater.model.visual.register_forward_hook(
-            lambda _module, _inputs, output: seen.append(output.pooler_output)
-        )
-        rated = self.reward.rate(images, prompts)
-        hook.remove()
-        cells = self.cell_head(seen[0].unflatten(0, (len(images), CELLS, CELLS)))
-        return rated, cells.permute(0, 3, 1, 2)
+        self, images: Float[Tensor, "batch 3 64 64"], prompts: Sequence[Sequence[str]]
+    ) -> tuple[list[Float[Tensor, "batch 2"]], Float[Tensor, "batch kinds 4 4"]]:
+        """Mean and log sigma of the images' ratings, for each list of prompts, and logits of the cells."""
+        seen = self.reward.see(images)
+        texts = [text for batch in prompts for text in batch]
+        tokens = self.reward.tokenize(images.shape[-2:], texts)
+        rated = self.rater(tokens, seen.repeat(len(prompts), 1)).chunk(len(prompts))
+        cells = self.cell_head(seen.unflatten(0, (len(images), CELLS, CELLS)))
+        return list(rated), cells.permute(0, 3, 1, 2)
 
     def save(self, folder: Path) -> None:
         """Write a Qwen2-VL folder with the reward's weights under the official names."""

@@ -7,14 +7,17 @@ from a clean render of just that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.geneval.records import Detection, Options
-from pocket.rewards.data import Examples, cell_labels
-from pocket.rewards.facts import certain, credit, facts_of_detections
+from leapalign.errors import UserError
+from pocket.rewards.data import Examples, cell_labels, concatenate
+from pocket.rewards.facts import certain, credit, facts_of_detections, prompt_table
 from pocket.world import (
     BACKGROUND,
     CELLS,
@@ -28,19 +31,18 @@ from pocket.world import (
     sprite,
 )
 
-Detect = Callable[[NDArray[np.uint8]], list[Detection]]
-
 # The squared difference, in units of 255, that a missing icon of middling contrast makes.
 ICON_ENERGY = 60.0
 
 
-def label(images: Sequence[NDArray[np.uint8]], prompt: NDArray[np.int64], detect: Detect) -> Examples:
-    """Label images by what is detected in them; `prompt` is the row of each image's own prompt."""
-    found = [detect(image) for image in images]
+def label(
+    images: NDArray[np.uint8], prompt: NDArray[np.int64], found: Sequence[list[Detection]]
+) -> Examples:
+    """Label images by what was found in them; `prompt` is the row of each image's own prompt."""
     facts = [facts_of_detections(detections) for detections in found]
     scenes = [redraw(image, detections) for image, detections in zip(images, found, strict=True)]
     return Examples(
-        images=np.stack(images),
+        images=images,
         prompt=prompt,
         credit=np.stack([credit(fact) for fact in facts]),
         certain=np.stack([certain(fact) for fact in facts]),
@@ -91,6 +93,24 @@ def misfit(image: NDArray[np.uint8], icon: Icon) -> float:
     left, top = icon.center[0] - SPRITE // 2, icon.center[1] - SPRITE // 2
     window = image[top : top + SPRITE, left : left + SPRITE].astype(np.float32)
     return float(np.square(window - sprite(icon.shape, icon.color, icon.radius)).sum())
+
+
+def read_samples(folder: Path) -> Examples:
+    """The base's own images: in each NAME.npz "images", in NAME.jsonl their metadata and detections.
+
+    Raises:
+        UserError: There are none.
+    """
+    parts = []
+    for archive in sorted(folder.glob("*.npz")):
+        lines = archive.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines()
+        cases = [json.loads(line) for line in lines]
+        rows = [prompt_table().row[case["metadata"]["prompt"]] for case in cases]
+        found = [case["detections"] for case in cases]
+        parts.append(label(np.load(archive)["images"], np.array(rows), found))
+    if not parts:
+        raise UserError(f"{folder}: no samples (.npz and .jsonl); draw some from the base first")
+    return concatenate(parts)
 
 
 # --- spoiling ----------------------------------------------------------------------------------

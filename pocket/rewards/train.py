@@ -1,24 +1,28 @@
-"""Training of a pocket reward.
+"""Training of a pocket reward: `python -m pocket.rewards.train --metric NAME --out DIR`.
 
-Stage one learns to see and read, on clean renders: which icon each cell shows, and how far each of many prompts is
-fulfilled. Stage two learns preferences on the pool.
+Stage one learns to see and read on clean renders; stage two learns preferences among images of every
+quality (`pocket.rewards.pool`), with its own gradient ascent's images added as it goes.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pocket.rewards.data import Examples, concatenate, prompt_table, renders, wrong_rows
+from pocket.rewards.data import Examples, Pool, concatenate, renders
 
-SCALE, CENTER = 100.0, 0.25
-RANDOM_PROMPTS = 64
+log = logging.getLogger(__name__)
+
+EMA = 0.995
+LOG_EVERY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,116 +31,99 @@ class Stage:
 
     Attributes:
         steps: Optimiser steps.
-        rate: Peak learning rate (cosine to zero, short warm-up).
+        rate: Peak learning rate; a short warm-up, then a cosine to zero.
         clean: Clean renders in a batch.
         pooled: Pool images in a batch.
-        noise: Largest standard deviation of the noise added to images.
-        attack: Length of an adversarial step on the images (L2, in [0, 1] units), 0 for none.
-        cells: Weight of the cells' loss.
+        noise: Largest standard deviation of the noise added to the images.
+        attack: Largest length (L2, images in [0, 1]) of an adversarial step on them; 0 for none.
+        cells: Weight of the loss of the cells.
     """
 
     steps: int
     rate: float
     clean: int
     pooled: int = 0
-    noise: float = 0.0
+    noise: float = 0.05
     attack: float = 0.0
     cells: float = 1.0
 
-
-def losses(student: nn.Module, batch: Examples, pixels: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """The preference loss and the cells' loss of one batch."""
-    wrong = wrong_rows(batch.prompt, rng)
-    other = rng.integers(len(prompt_table().texts), size=RANDOM_PROMPTS)
-    rows, back = np.unique(np.concatenate([batch.prompt, wrong, other]), return_inverse=True)
-    own, bad = torch.from_numpy(back[: len(batch)]), torch.from_numpy(back[len(batch) :][: len(batch)])
-    texts = student.read([prompt_table().texts[row] for row in rows])
-    features, cells = student.look(pixels)
-    logits = SCALE * (features @ texts.T - CENTER)
-    target = batch.target()[:, rows]
-    weight = torch.from_numpy(batch.certain[:, rows]).float()
-    every = torch.arange(len(batch))
-    weight[every, own] = 1.0
-    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight
-    positive = weight * (target > 0.55)
-    near = weight * (target > 0.0) - positive
-    absolute = sum((loss * group).sum() / group.sum().clamp(min=1) for group in (positive, near, weight))
-    hard = loss[every, own].mean() + loss[every, bad].mean()
-    return absolute + hard + ordering(logits, target, own, bad), cell_loss(cells, batch)
+    def draw(self, pool: Pool | None, rng: np.random.Generator) -> Examples:
+        """One batch."""
+        clean = renders(self.clean, rng)
+        return concatenate([clean, pool.draw(self.pooled, rng)]) if pool and self.pooled else clean
 
 
-def ordering(logits: Tensor, target: Tensor, own: Tensor, bad: Tensor, shifts: int = 4) -> Tensor:
-    """Bradley-Terry losses: an image's own prompt against a wrong one, and images of one prompt."""
-    every = torch.arange(len(own))
-    gap = target[every, own] - target[every, bad]
-    total = preference(logits[every, own] - logits[every, bad], gap)
-    for shift in range(1, shifts + 1):
-        rival = (every + shift) % len(own)
-        gap = target[every, own] - target[rival, own]
-        total = total + preference(logits[every, own] - logits[rival, own], gap) / shifts
-    return total
+class Objective(Protocol):
+    """What a batch costs: the loss of the preferences and that of the cells."""
+
+    def __call__(
+        self, batch: Examples, pixels: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Compare the images (as augmented) with prompts."""
+        ...
 
 
-def preference(margin: Tensor, gap: Tensor, least: float = 0.05) -> Tensor:
-    """-log P(the better one wins), over pairs whose targets differ by more than `least`."""
-    chosen = gap.abs() > least
-    loss = F.softplus(-margin * gap.sign())
-    return (loss * chosen).sum() / chosen.sum().clamp(min=1)
-
-
-def cell_loss(cells: Tensor, batch: Examples) -> Tensor:
-    """Cross entropy of what each cell shows; empty cells count less, unknown ones not at all."""
-    labels = torch.from_numpy(batch.cells)
-    loss = F.cross_entropy(cells.flatten(2), labels, ignore_index=-1, reduction="none")
-    weight = torch.where(labels == 0, 0.2, 1.0) * (labels >= 0)
-    return (loss * weight).sum() / weight.sum().clamp(min=1)
-
-
-def attacked(student: nn.Module, batch: Examples, pixels: Tensor, length: float) -> Tensor:
-    """One adversarial step that increases the loss, from a random start (Wong et al., 2020; L2)."""
-    start = torch.randn_like(pixels)
-    start = pixels + start * (0.5 * length / start.flatten(1).norm(dim=1)[:, None, None, None])
-    start.requires_grad_(True)
-    loss, _ = losses(student, batch, start, np.random.default_rng(len(batch)))
-    (slope,) = torch.autograd.grad(loss, start)
-    norm = slope.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
-    scale = torch.rand(len(pixels), 1, 1, 1) * length
-    return (start.detach() + scale * slope / norm).clamp(0, 1)
-
-
-def train(student: nn.Module, stage: Stage, rng: np.random.Generator, draw) -> nn.Module:
+def train(
+    student: nn.Module,
+    objective: Objective,
+    stage: Stage,
+    pool: Pool | None,
+    rng: np.random.Generator,
+) -> nn.Module:
     """Run one stage; returns the exponential moving average of the model."""
     optimizer = torch.optim.AdamW(student.parameters(), lr=stage.rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, stage.rate, total_steps=stage.steps + 1, pct_start=0.08, div_factor=10
     )
     average = copy.deepcopy(student)
+    start = time.monotonic()
     student.train()
-    start = time.time()
     for step in range(stage.steps):
-        batch = draw(stage, rng)
-        pixels = batch.pixels()
-        level = torch.rand(len(batch), 1, 1, 1) * stage.noise
-        pixels = (pixels + level * torch.randn_like(pixels)).clamp(0, 1)
+        batch = stage.draw(pool, rng)
+        pixels = noised(batch.pixels(), stage.noise)
         if stage.attack:
-            pixels = attacked(student, batch, pixels, stage.attack)
-        main, cells = losses(student, batch, pixels, rng)
-        loss = main + stage.cells * cells
+            pixels = attacked(pixels, lambda x: objective(batch, x, rng)[0], stage.attack)  # noqa: B023
+        preferences, cells = objective(batch, pixels, rng)
         optimizer.zero_grad()
-        loss.backward()
+        (preferences + stage.cells * cells).backward()
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        follow(average, student, min(0.995, (step + 1) / (step + 10)))
-        if step % 50 == 0:
-            print(f"{step} {time.time()-start:.0f}s main {main.item():.3f} cells {cells.item():.3f}", flush=True)
+        follow(average, student, min(EMA, (step + 1) / (step + 10)))
+        if step % LOG_EVERY == 0:
+            spent = time.monotonic() - start
+            log.info("%5d %4.0f s  %.3f  cells %.3f", step, spent, preferences.item(), cells.item())
     return average.eval()
+
+
+def noised(pixels: Tensor, largest: float) -> Tensor:
+    """Gaussian noise of a random level for each image."""
+    level = torch.rand(len(pixels), 1, 1, 1) * largest
+    return (pixels + level * torch.randn_like(pixels)).clamp(0, 1)
+
+
+def attacked(pixels: Tensor, loss: Callable[[Tensor], Tensor], length: float) -> Tensor:
+    """One adversarial step from a random start (Wong et al., 2020), here in L2.
+
+    A model trained on such images has gradients that point at what matters in the image.
+    """
+    start = torch.randn_like(pixels)
+    start = (pixels + 0.5 * length * start / norm(start)).requires_grad_(True)
+    (slope,) = torch.autograd.grad(loss(start), start)
+    step = torch.rand(len(pixels), 1, 1, 1) * length
+    return (start.detach() + step * slope / norm(slope)).clamp(0, 1)
+
+
+def norm(x: Tensor) -> Tensor:
+    """The L2 norm of each image, as [n, 1, 1, 1]."""
+    return x.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
 
 
 @torch.no_grad()
 def follow(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """One step of the moving average; buffers are averaged as well."""
-    for slow, fast in zip(average.state_dict().values(), student.state_dict().values(), strict=True):
+    """One step of the moving average; floating-point buffers are averaged as well."""
+    states = zip(average.state_dict().values(), student.state_dict().values(), strict=True)
+    for slow, fast in states:
         if slow.is_floating_point():
             slow.lerp_(fast, 1 - decay)
         else:

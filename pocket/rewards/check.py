@@ -1,0 +1,99 @@
+"""How well the pocket rewards order images and captions: `python -m pocket.rewards.check`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from leapalign.errors import main_guard
+from leapalign.rewards import REWARDS, Reward, load_reward
+from pocket.rewards.data import Examples, wrong_rows
+from pocket.rewards.facts import prompt_table
+from pocket.rewards.pool import read_samples, spoil
+from pocket.world import TAGS, prompts_by_tag, render, sample_scene
+
+SEED = 20_000
+BATCH = 64
+Scores = NDArray[np.float32]
+
+
+def scores(reward: Reward, images: NDArray[np.uint8], rows: NDArray[np.int64]) -> Scores:
+    """The reward of each image under the prompt of each row."""
+    texts = [prompt_table().texts[row] for row in rows]
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        parts = [
+            reward.score(pixels[i : i + BATCH], texts[i : i + BATCH])
+            for i in range(0, len(texts), BATCH)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def fresh(tag: str, count: int, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
+    """Clean renders of random prompts of a task, and the prompts' rows."""
+    prompts = prompts_by_tag()[tag]
+    chosen = [prompts[rng.integers(len(prompts))] for _ in range(count)]
+    images = np.stack([render(sample_scene(metadata, rng)) for metadata in chosen])
+    return images, np.array([prompt_table().row[metadata["prompt"]] for metadata in chosen])
+
+
+def accuracies(reward: Reward, count: int, seed: int = SEED) -> dict[str, float]:
+    """Per task the share of fresh renders that score above a minimally wrong caption, and over a
+    spoilt copy ("degraded")."""
+    rng = np.random.default_rng(seed)
+    shares, spoilt = {}, []
+    for tag in TAGS:
+        images, rows = fresh(tag, count, rng)
+        own = scores(reward, images, rows)
+        shares[tag] = float((own > scores(reward, images, wrong_rows(rows, rng))).mean())
+        worse = np.stack([spoil(image, rng) for image in images])
+        spoilt.append(own > scores(reward, worse, rows))
+    return shares | {"degraded": float(np.mean(spoilt))}
+
+
+def generated_accuracy(reward: Reward, examples: Examples) -> tuple[float, int]:
+    """Over pairs of generated images, one right and one wrong for a prompt that one of them was made
+    for: the share ordered as the judge orders them, and the number of pairs."""
+    right = examples.credit == 1
+    won = total = 0
+    for row in np.unique(examples.prompt):
+        own = np.flatnonzero(examples.prompt == row)
+        good, bad = own[right[own, row]], own[~right[own, row]]
+        if len(good) and len(bad):
+            rated = scores(reward, examples.images[own], np.full(len(own), row))
+            value = dict(zip(own.tolist(), rated, strict=True))
+            pairs = [value[a] > value[b] for a in good for b in bad]
+            won, total = won + sum(pairs), total + len(pairs)
+    return won / max(total, 1), total
+
+
+@main_guard
+def main() -> None:
+    """Print a table, one row for each reward."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    parser.add_argument("--metric", choices=REWARDS, nargs="+", default=list(REWARDS))
+    parser.add_argument("--samples", type=Path, help="folder of the base's images, unseen in training")
+    parser.add_argument("--count", type=int, default=300, help="fresh renders for each task")
+    args = parser.parse_args()
+    examples = read_samples(args.samples) if args.samples else None
+    for name in args.metric:
+        reward = load_reward(name, args.weights / name)
+        row = accuracies(reward, args.count)
+        line = "  ".join(f"{key} {share:.3f}" for key, share in row.items())
+        if examples is not None:
+            share, pairs = generated_accuracy(reward, examples)
+            line += f"  generated {share:.3f} ({pairs} pairs)"
+        sys.stdout.write(f"{name:9}  {line}\n")
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    torch.set_num_threads(1)
+    main()
