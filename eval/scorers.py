@@ -103,7 +103,7 @@ def _geneval(reference: str, options: Options | None = None) -> Scorer:
 
 def _record(detections: Sequence[Detection], sample: Sample, options: Options) -> Entry:
     """The verdict on one image, in the words of the official result record."""
-    verdict = judge(sample.metadata, detections, options)
+    verdict = judge(check_metadata(sample.metadata), detections, options)
     seen = kept(sample.tag, detections, options)
     details = {
         label: [[*found["box"], found["score"]] for found in ranked]

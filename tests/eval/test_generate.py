@@ -14,6 +14,7 @@ from eval.generate import generate, main, planned
 from eval.manifest import read_manifest
 from leapalign.errors import UserError
 from leapalign.settings import Backbone, Evaluation, GenerateSettings
+from tests import tolerances
 from tests.eval import fakes
 
 
@@ -64,6 +65,21 @@ def test_an_image_is_the_same_whatever_else_is_made(
         "00000.png": everything["00000.png"],
         "00001.png": everything["00002.png"],
     }
+
+
+def test_flux_makes_the_same_image_in_any_batch(
+    settings: GenerateSettings, tiny_flux_folder: Path, tmp_path: Path
+) -> None:
+    flux = Backbone("leapalign.backbones.flux:Flux", str(tiny_flux_folder))
+    settings = replace(settings, backbone=flux, resolution=64)
+    for batch, name in ((1, "one"), (6, "all")):
+        evaluation = replace(settings.evaluation, batch=batch)
+        generate(replace(settings, evaluation=evaluation), None, tmp_path / name)
+    for image in planned(settings.evaluation):
+        pair = (Image.open(tmp_path / name / image.image) for name in ("one", "all"))
+        one, other = (np.asarray(image, dtype=int) for image in pair)
+        assert one.std() > 0
+        assert np.abs(one - other).max() <= tolerances.PIXEL_LEVEL
 
 
 def test_only_missing_images_are_made(settings: GenerateSettings, tmp_path: Path) -> None:
