@@ -20,3 +20,30 @@ PIPELINE_IMAGE = 1e-5
 
 BATCH_SPLIT = 1e-5
 """Relative gradient difference between a batch and its accumulated micro-batches, float32."""
+
+BATCH_SPLIT_EXACT = 1e-12
+"""The same in float64, for methods whose arithmetic is float64 throughout."""
+
+ADVANTAGE = 1e-7
+"""Group advantages against values worked out by hand, in float64; the 1e-8 in their denominator."""
+
+UNIFORM_P_VALUE = 1e-3
+"""Smallest p-value of a chi-square test at a fixed seed that a uniform draw may have."""
+
+BOOTSTRAP_ENDPOINT = 0.03
+"""An interval's end point against another Monte Carlo bootstrap's, as a share of its width."""
+
+BOOTSTRAP_WIDTH = 0.08
+"""An interval's width against the normal limit's, relative; the sample has few seeds."""
+
+COVERAGE = (0.89, 0.99)
+"""How often 200 intervals of 95% cover the truth: their binomial 3 sigma range."""
+
+PIXEL_LEVEL = 1
+"""Levels of 255 by which an image may differ between batch splits, from rounding in float32."""
+
+PUBLISHED_ROUNDING = 6e-5
+"""A published mean of scores that are themselves rounded to 4 digits."""
+
+KNOWN_MEAN = 1e-12
+"""A mean or difference that a test's own ledger makes exact, in float64."""
