@@ -5,31 +5,12 @@ SCORES = f"{suite.folder}/scores/{{run}}/seed{{seed}}"
 LEDGER = f"{suite.folder}/ledger/{{run}}/seed{{seed}}"
 
 
-def trained_weights(wildcards):
-    """The run's weights; none for the untrained base."""
-    return rules.train.output.weights if suite.trained(wildcards.run) else []
-
-
-def training_record(wildcards):
-    """The run's log and provenance; none for the untrained base."""
-    record = [rules.train.output.log, rules.train.output.provenance]
-    return record if suite.trained(wildcards.run) else []
-
-
-def evaluated(path):
-    """The file `path` of the seed whose images stand for a seed: the base has but one set."""
-
-    def for_seed(wildcards):
-        seed = suite.evaluated_seed(wildcards.run, wildcards.seed)
-        return path.format(run=wildcards.run, seed=seed)
-
-    return for_seed
-
-
 # Images are no outputs: an interrupted job keeps those it has made.
 rule generate:
     input:
-        transformer=trained_weights,
+        transformer=lambda wildcards: (
+            rules.train.output.weights if suite.trained(wildcards.run) else []
+        ),
     output:
         manifest=f"{IMAGES}/manifest.jsonl",
         provenance=f"{IMAGES}/provenance.json",
@@ -87,9 +68,13 @@ rule score:
 # All that the paper reads of a run; provenance.json is written last and stands for the whole.
 rule ledger:
     input:
-        train=training_record,
-        images=evaluated(rules.generate.output.provenance),
-        scores=evaluated(rules.score.output.provenance),
+        train=lambda wildcards: (
+            [rules.train.output.log, rules.train.output.provenance]
+            if suite.trained(wildcards.run)
+            else []
+        ),
+        images=suite.evaluated(f"{IMAGES}/provenance.json"),
+        scores=suite.evaluated(f"{SCORES}/provenance.json"),
     output:
         scores=f"{LEDGER}/scores.csv",
         sheet=f"{LEDGER}/samples.png",

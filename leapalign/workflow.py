@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,9 +95,17 @@ class Suite:
         """Whether the run is a training, not the untrained base."""
         return self.experiments.runs[run].method is not None
 
-    def evaluated_seed(self, run: str, seed: str | int) -> int:
-        """The seed whose images stand for this one: the untrained base has the same for all."""
-        return int(seed) if self.trained(run) else self.seeds[0]
+    def evaluated(self, path: str) -> Callable[[Any], str]:
+        """An input function: `path` of the seed whose images stand for a ledger's seed.
+
+        The untrained base has the same images whatever the training seed, and one set of them.
+        """
+
+        def of(wildcards: Any) -> str:  # noqa: ANN401 - Snakemake's
+            seed = wildcards.seed if self.trained(wildcards.run) else self.seeds[0]
+            return path.format(run=wildcards.run, seed=seed)
+
+        return of
 
     def train_settings(self, run: str, seed: str | int) -> str:
         """A training's settings as JSON, for `python -m leapalign.train`."""
@@ -114,11 +122,6 @@ class Suite:
         train = self.settings(run, seed).train
         name = train.hash() if train else ""
         return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
-
-    def about(self, run: str, seed: str | int) -> str:
-        """The run's printed name and its deviations from the shared budget, as JSON."""
-        settings = self.settings(run, seed)
-        return json.dumps({key: dump(settings)[key] for key in ("label", "deviations")})
 
     def ledgers(self, runs: Iterable[str]) -> list[str]:
         """The files that stand for complete ledgers of these runs, all seeds."""
@@ -138,7 +141,7 @@ class Suite:
         return _sha256(json.dumps([_contents(path) for path in paths]))
 
     def code(self, package: str) -> str:
-        """A digest of a package's files, for jobs that are cheap to redo when their code changes."""
+        """A digest of a package's files, for jobs that are redone when their code changes."""
         files = sorted(file for file in Path(package).rglob("*") if file.is_file())
         return _sha256(
             json.dumps([_sha256(file.read_bytes()) for file in files if file.suffix != ".pyc"])

@@ -1,0 +1,42 @@
+"""What a dry run plans: every run once, per seed, and only what a target needs."""
+
+from leapalign.experiments import load_experiments
+
+
+def test_every_run_is_trained_generated_and_scored_once(pristine):
+    experiments = load_experiments()
+    runs = len(experiments.runs)
+    planned = pristine.planned()
+    exhibits = {f"table_{name}" for name in experiments.tables}
+    exhibits |= {f"figure_{name}" for name in experiments.figures}
+    assert planned == {
+        "train": runs - 1,  # the base is not trained
+        "generate": runs,
+        "score": runs,
+        "ledger": runs,
+        "report": 1,
+        "all": 1,
+    } | dict.fromkeys(exhibits, 1)
+
+
+def test_seeds_multiply_the_trainings_but_not_the_base(pristine):
+    done = pristine.planned(config="seeds=3")
+    runs = len(load_experiments().runs)
+    assert done["train"] == 3 * (runs - 1)
+    assert done["generate"] == 3 * (runs - 1) + 1
+
+
+def test_a_table_needs_only_its_own_runs(pristine):
+    planned = pristine.planned("table_ablation_discount")
+    assert planned == {
+        "train": 3,
+        "generate": 3,
+        "score": 3,
+        "ledger": 3,
+        "table_ablation_discount": 1,
+    }
+
+
+def test_the_rules_are_clean_to_snakemakes_linter(pristine):
+    done = pristine.snakemake("--lint")
+    assert done.returncode == 0, done.stdout + done.stderr

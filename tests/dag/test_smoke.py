@@ -1,0 +1,61 @@
+"""The smoke scale end to end, and what an edit afterwards runs again."""
+
+import re
+import time
+from pathlib import Path
+
+RESULTS = Path("results/smoke")
+
+
+def test_it_finishes_in_time_with_every_table_and_figure(smoke):
+    assert float((smoke.folder / "seconds.txt").read_text()) <= 90
+    assert (smoke.folder / RESULTS / "report" / "index.html").is_file()
+    assert (smoke.folder / RESULTS / "tables" / "main.md").is_file()
+    assert (smoke.folder / RESULTS / "figures" / "grid.png").is_file()
+
+
+def test_a_second_call_has_nothing_to_do(smoke):
+    assert smoke.planned() == {}
+
+
+def test_an_edited_plot_retrains_nothing(edited):
+    figures = edited.folder / "paper" / "figures.py"
+    figures.write_text(figures.read_text() + "\n# an edit\n")
+    planned = edited.planned()
+    assert "figure_grid" in planned
+    assert not {"train", "generate", "score", "ledger"} & set(planned)
+
+
+def test_touched_or_edited_code_retrains_nothing(edited):
+    train = edited.folder / "leapalign" / "train.py"
+    train.write_text(train.read_text() + "\n# an edit\n")
+    assert edited.planned() == {}
+
+
+def test_an_edited_setting_retrains_exactly_its_runs(edited):
+    edited.edit("paper/experiments.yaml", "settings: {nesting: 1.0}", "settings: {nesting: 0.9}")
+    planned = edited.planned("table_ablation_discount")
+    assert planned["train"] == planned["generate"] == planned["score"] == planned["ledger"] == 1
+
+
+def test_a_longer_evaluation_retrains_nothing(edited):
+    edited.edit("leapalign/configs/scales/smoke.yaml", "  limit: 12", "  limit: 13")
+    planned = edited.planned()
+    assert "train" not in planned
+    assert planned["generate"] == planned["score"] == planned["ledger"]
+
+
+def test_one_table_is_made_again_alone_within_ten_seconds(edited):
+    (edited.folder / RESULTS / "tables" / "main.md").unlink()
+    start = time.monotonic()
+    done = edited.snakemake("--cores 2 --config scale=smoke table_main")
+    assert time.monotonic() - start <= 10
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"1 of 1 jobs done", done.stderr)
+
+
+def test_a_read_only_results_folder_is_told(edited):
+    done = edited.snakemake("--cores 2 --config scale=smoke results=/proc/nowhere table_main")
+    assert done.returncode == 1
+    assert "/proc/nowhere" in done.stderr
+    assert "Traceback" not in done.stderr
