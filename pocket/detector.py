@@ -1,9 +1,9 @@
 """The pocket judge's eyes: a classical detector for the world's icons.
 
-Pixels are unmixed into a share of each colour over the background, connected components give the
-candidates, and the best template (6 shapes x 3 radii x small shifts) by soft intersection over union
-gives label and score. A malformed icon overlaps no template well, so its score falls below GenEval's
-threshold of 0.3 (counting: 0.9).
+Pixels are unmixed into a share of each colour over the background, and connected components give
+the candidates. The best template (6 shapes x 3 radii x small shifts) by soft intersection over
+union gives label and score: a malformed icon overlaps no template well, so its score falls below
+GenEval's threshold of 0.3 (counting: 0.9).
 """
 
 from __future__ import annotations

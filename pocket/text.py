@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 def parse(metadata: Metadata) -> list[int]:
-    """The answer to learn: (shape, shape, colour, colour, count, relation) in the prompt's order."""
+    """The answer to learn, in the prompt's order: two shapes, two colours, count, relation."""
     clauses = list(metadata["include"])
     relation = 0
     if metadata["tag"] == "position":

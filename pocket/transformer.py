@@ -10,21 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
-from jaxtyping import Float
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leapalign.grid import Grid
-from leapalign.rollout import rollout
+from leapalign.backbones.flux import FluxPrompts, FluxVelocity
+from leapalign.steps import Latents
 from pocket.text import WIDTH as TEXT_WIDTH
 from pocket.vae import encode, triangular
-from pocket.world import CELLS, TAGS, prompts_by_tag, render, sample_scene
+from pocket.world import CELLS, TAGS, all_prompts, render, sample_scene
 
 WIDTH, HEADS = 128, 4
 SHIFT = 1.65
 GUIDANCE = 3.5
-STEPS = 8000
+SCHEDULE = 8000
+STEPS = 5000
+"""Training stops before its schedule ends: a base that can still be taught is wanted."""
 BATCH = 64
 FRESH = 8
 FIRST = 4096
@@ -41,7 +42,6 @@ TAG_WEIGHTS = {
 """How often pretraining shows each task: the slow ones more."""
 
 log = logging.getLogger(__name__)
-Tokens = Float[Tensor, "batch tokens channels"]
 
 
 def make_transformer() -> FluxTransformer2DModel:
@@ -64,30 +64,14 @@ def make_transformer() -> FluxTransformer2DModel:
     return model
 
 
-def pack(latents: Float[Tensor, "b c h w"]) -> Tokens:
-    """Latents as FLUX's tokens: each holds a 2x2 patch."""
-    b, c, h, w = latents.shape
-    x = latents.view(b, c, h // 2, 2, w // 2, 2)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
-
-
-def unpack(tokens: Tokens) -> Float[Tensor, "b c h w"]:
-    """The inverse of `pack` for square latents."""
-    b, n, c = tokens.shape
-    side = round(n**0.5)
-    x = tokens.view(b, side, side, c // 4, 2, 2)
-    return x.permute(0, 3, 1, 4, 2, 5).reshape(b, c // 4, 2 * side, 2 * side)
-
-
 class Texts:
-    """Every prompt of the world, encoded once: rows of `states` [n, 16, d] and `pooled` [n, d]."""
+    """Every prompt of the world with its encoding; a prompt is known by its row."""
 
-    def __init__(self, states: Tensor, pooled: Tensor) -> None:
-        self.states, self.pooled = states, pooled
-        self.metadata = [line for tag in TAGS for line in prompts_by_tag()[tag]]
-        self.rows = {
-            tag: [i for i, line in enumerate(self.metadata) if line["tag"] == tag] for tag in TAGS
-        }
+    def __init__(self, encoded: FluxPrompts) -> None:
+        self.encoded = encoded
+        self.metadata = all_prompts()
+        tags = np.array([line["tag"] for line in self.metadata])
+        self.rows = {tag: np.flatnonzero(tags == tag) for tag in TAGS}
 
     def draw(self, rng: np.random.Generator, size: int) -> list[int]:
         """Rows of random prompts, tags weighted by `TAG_WEIGHTS`."""
@@ -96,22 +80,13 @@ class Texts:
         return [int(rng.choice(self.rows[TAGS[tag]])) for tag in tags]
 
 
-def velocity(
-    model: FluxTransformer2DModel, x: Tokens, sigma: Tensor, texts: Texts, rows: list[int]
-) -> Tokens:
-    """v = dx/dsigma at noise level `sigma` [batch] for the prompts `rows`."""
-    place = torch.arange(CELLS * CELLS)
-    img_ids = torch.stack([torch.zeros_like(place), place // CELLS, place % CELLS], 1).to(x)
-    return model(
-        hidden_states=x,
-        encoder_hidden_states=texts.states[rows],
-        pooled_projections=texts.pooled[rows],
-        timestep=sigma,
-        guidance=torch.full_like(sigma, GUIDANCE),
-        img_ids=img_ids,
-        txt_ids=torch.zeros(texts.states.shape[1], 3),
-        return_dict=False,
-    )[0]
+def field(model: FluxTransformer2DModel, prompts: FluxPrompts) -> FluxVelocity:
+    """The model's velocity field under `prompts`, one image token per cell."""
+    side = torch.arange(CELLS, dtype=torch.float32)
+    image_ids = torch.cartesian_prod(torch.zeros(1), side, side)
+    return FluxVelocity(
+        model, prompts, GUIDANCE, image_ids, torch.zeros(prompts.tokens.shape[1], 3)
+    )
 
 
 class Pool:
@@ -128,25 +103,38 @@ class Pool:
         rows = self.texts.draw(self.rng, size)
         images = [render(sample_scene(self.texts.metadata[i], self.rng)) for i in rows]
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = pack(encode(self.vae, images)).float()
+            latents = encode(self.vae, images).float()
+        tokens = FluxPipeline._pack_latents(latents, *latents.shape)
         self.rows += rows
         self.latents += list(tokens)
 
-    def batch(self, size: int) -> tuple[Tokens, list[int]]:
+    def batch(self, size: int) -> tuple[Latents, list[int]]:
         """Random clean latents and the rows of their prompts."""
         picks = self.rng.integers(len(self.rows), size=size)
         return torch.stack([self.latents[i] for i in picks]), [self.rows[i] for i in picks]
 
 
 def flow_loss(model: FluxTransformer2DModel, pool: Pool, texts: Texts) -> Tensor:
-    """Rectified flow matching, logit-normal noise levels (arXiv 2403.03206), shifted as sampling."""
+    """Rectified flow matching, logit-normal noise levels shifted as sampling (arXiv 2403.03206)."""
     x, rows = pool.batch(BATCH)
     noise = torch.randn_like(x)
     sigma = torch.sigmoid(torch.randn(BATCH) + np.log(SHIFT))
     level = sigma[:, None, None]
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        v = velocity(model, (1 - level) * x + level * noise, sigma, texts, rows)
+        v = field(model, texts.encoded[rows])((1 - level) * x + level * noise, sigma)
     return (v.float() - (noise - x)).square().mean()
+
+
+def make_optimizer(
+    model: nn.Module,
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """AdamW without decay of biases, and its schedule."""
+    decay = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, PEAK_RATE, betas=(0.9, 0.99), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: triangular(i, SCHEDULE, 300))
+    return optimizer, schedule
 
 
 def train_transformer(
@@ -164,11 +152,7 @@ def train_transformer(
         pool.grow(BATCH)
     model = make_transformer().train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, PEAK_RATE, betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: triangular(i, steps, 300))
+    optimizer, schedule = make_optimizer(model)
     losses, start = [], time.monotonic()
     for step in range(1, steps + 1):
         pool.grow(FRESH)
@@ -187,23 +171,6 @@ def train_transformer(
             if checkpoint:
                 checkpoint(step, average)
     return average
-
-
-def sample(
-    model: FluxTransformer2DModel, texts: Texts, rows: list[int], steps: int, noise: Tokens
-) -> Tokens:
-    """Sampled latents for the prompts `rows`, by Euler steps."""
-    grid = Grid.shifted(steps, SHIFT)
-
-    class Field:
-        def __call__(self, x: Tokens, time: Tensor) -> Tokens:
-            with torch.autocast("cpu", torch.bfloat16):
-                return velocity(model, x, time, texts, rows).float()
-
-        def __getitem__(self, _: object) -> Field:
-            raise NotImplementedError
-
-    return rollout(Field(), noise, grid).states[-1]
 
 
 def save(model: FluxTransformer2DModel, folder: Path) -> None:

@@ -1,0 +1,81 @@
+# The pocket weights, rebuilt from nothing and compared with the shipped ones:
+#   snakemake pocket_weights          (about two hours on two cores; nothing else needs it)
+
+REBUILT = "results/pocket_weights"
+REWARDS = ("hpsv2", "pickscore", "hpsv3")
+
+
+# Its stages are kept in its folder: an interrupted build goes on where it stopped.
+rule pocket_base:
+    output:
+        touch(f"{REBUILT}/base.done"),
+    log:
+        f"{REBUILT}/logs/base.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    params:
+        out=f"{REBUILT}/base",
+    message:
+        "rebuild the pocket base model"
+    shell:
+        "python -m pocket.base --out {params.out} > {log} 2>&1"
+
+
+rule pocket_samples:
+    input:
+        rules.pocket_base.output,
+    output:
+        f"{REBUILT}/samples/images.npz",
+        f"{REBUILT}/samples/records.jsonl",
+    log:
+        f"{REBUILT}/logs/samples.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    params:
+        base=rules.pocket_base.params.out,
+        out=subpath(output[0], parent=True),
+    message:
+        "sample the rebuilt base model for the rewards' preferences"
+    shell:
+        "python -m pocket.evaluate {params.base} --per-tag 1000 --out {params.out} > {log} 2>&1"
+
+
+rule pocket_reward:
+    input:
+        rules.pocket_samples.output,
+    output:
+        touch(f"{REBUILT}/{{metric}}.done"),
+    log:
+        f"{REBUILT}/logs/{{metric}}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    params:
+        out=f"{REBUILT}/{{metric}}",
+        samples=subpath(input[0], parent=True),
+    message:
+        "rebuild the pocket reward {wildcards.metric}"
+    shell:
+        "python -m pocket.rewards.train --metric {wildcards.metric} --out {params.out}"
+        " --samples {params.samples} > {log} 2>&1"
+
+
+rule pocket_weights:
+    input:
+        rules.pocket_base.output,
+        expand(rules.pocket_reward.output, metric=REWARDS),
+    output:
+        f"{REBUILT}/comparison.md",
+    log:
+        f"{REBUILT}/logs/comparison.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    params:
+        folders=(f"{REBUILT}/base", "pocket/weights/base"),
+    message:
+        "compare the rebuilt pocket weights with the shipped ones"
+    shell:
+        "python -m pocket.evaluate {params.folders} --per-tag 200 > {output} 2> {log} && cat {output}"
