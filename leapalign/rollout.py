@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +14,7 @@ from leapalign.grid import Grid
 from leapalign.steps import Latents, StochasticStep, euler, log_prob
 
 
+@runtime_checkable
 class Velocity(Protocol):
     """A velocity field v(x, time) bound to a batch's prompts; `field[rows]` is some samples'."""
 

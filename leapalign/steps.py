@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ def euler(x: Latents, v: Latents, sigma: Level, sigma_next: Level) -> Latents:
     return x + (sigma_next - sigma) * v
 
 
+@runtime_checkable
 class StochasticStep(Protocol):
     """A Gaussian transition p(x_next | x), the policy of a policy-gradient method."""
 

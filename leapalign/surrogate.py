@@ -151,7 +151,7 @@ def sweep(
 
 def _replay(
     velocity: Velocity, record: Rollout, replay: Replay, g: Latents, *, crosses: bool
-) -> Latents:
+) -> Float[Tensor, "rows tokens channels"]:
     """One vector-Jacobian product; the returned input holds its gradient if a joint is crossed."""
     x = torch.stack(
         [record.states[int(i)][int(b)] for b, i in zip(replay.rows, replay.index, strict=True)]

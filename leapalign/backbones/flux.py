@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import torch
 from diffusers import FluxPipeline
@@ -93,7 +92,7 @@ class Flux:
         resolution: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-    ) -> Self:
+    ) -> Flux:
         """Load a diffusers folder or hub id; only its transformer can be trained.
 
         Raises:
