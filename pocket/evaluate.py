@@ -3,7 +3,7 @@
     python -m pocket.evaluate pocket/weights/base --per-tag 200
 
 prints the share of correct images per task. `--out` keeps the images (images.npz), with the prompts
-and verdicts (records.jsonl): the samples that the pocket rewards' preferences are made of.
+and verdicts (images.jsonl): the samples that the pocket rewards' preferences are made of.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def keep(folder: Path, images: Image, records: list[dict[str, Any]]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(folder / "images.npz", images=images)
     lines = "".join(f"{json.dumps(record)}\n" for record in records)
-    (folder / "records.jsonl").write_text(lines)
+    (folder / "images.jsonl").write_text(lines)
 
 
 def table(summaries: dict[str, Summary]) -> str:

@@ -27,7 +27,7 @@ rule pocket_samples:
         rules.pocket_base.output,
     output:
         f"{REBUILT}/samples/images.npz",
-        f"{REBUILT}/samples/records.jsonl",
+        f"{REBUILT}/samples/images.jsonl",
     log:
         f"{REBUILT}/logs/samples.log",
     conda:
@@ -55,11 +55,12 @@ rule pocket_reward:
     params:
         out=f"{REBUILT}/{{metric}}",
         samples=subpath(input[0], parent=True),
+        base=rules.pocket_base.params.out,
     message:
         "rebuild the pocket reward {wildcards.metric}"
     shell:
         "python -m pocket.rewards.train --metric {wildcards.metric} --out {params.out}"
-        " --samples {params.samples} > {log} 2>&1"
+        " --samples {params.samples} --base {params.base} > {log} 2>&1"
 
 
 rule pocket_weights:
