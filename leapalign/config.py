@@ -221,10 +221,10 @@ def _layers(
 def _method(config: MethodConfig, layers: list[_Source], file: str) -> Method:
     """The method with every field's value, each layer checked against the class' fields."""
     cls = resolve(config.method, f"{file}: `method`")
-    if not dataclasses.is_dataclass(cls):
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise UserError(f"{file}: `method`: {config.method} is not a dataclass of settings")
     values: dict[str, Any] = {}
-    built = cls
+    built: Any = cls
     for source in layers:
         values |= source.layer.settings
         built = parse(cls, values, source.file, source.at("settings"))

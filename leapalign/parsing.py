@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -121,10 +121,11 @@ def resolve(reference: str, source: str) -> Any:  # noqa: ANN401 - whatever is r
     return getattr(module, name)
 
 
-@cache
-def _adapter(cls: type) -> TypeAdapter[Any]:
+def _make_adapter(cls: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any class
     return TypeAdapter(cls) if dataclasses.is_dataclass(cls) else TypeAdapter(cls, config=_PLAIN)
 
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(_make_adapter)
 
 _PLAIN = ConfigDict(extra="forbid")
 

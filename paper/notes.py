@@ -129,8 +129,10 @@ def _changes(ledger: Ledger, run: str) -> list[tuple[str, Any, Any]]:
     for stage in ("generate", "score"):
         changes += _differences(own.settings(stage), reference.settings(stage))
     if own.stage("train"):
-        budgets = [{"training": record.get("train", "training")} for record in (own, reference)]
-        changes += _differences(*budgets)
+        first, second = (
+            {"training": record.get("train", "training")} for record in (own, reference)
+        )
+        changes += _differences(first, second)
     return changes
 
 

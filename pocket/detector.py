@@ -19,8 +19,8 @@ from scipy import ndimage
 from pocket.world import BACKGROUND, COLORS, RADII, SHAPES, SPRITE, Image, mask
 
 NAMES = tuple(COLORS)
-PAPER = np.float32(BACKGROUND)
-INK = np.stack([PAPER - np.float32(paint) for paint in COLORS.values()])
+PAPER = np.array(BACKGROUND, np.float32)
+INK = PAPER - np.array(list(COLORS.values()), np.float32)
 INK_POWER = (INK**2).sum(1)
 MIN_AREA = 16
 MAX_SIDE = 16

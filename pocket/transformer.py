@@ -121,7 +121,7 @@ def flow_loss(model: FluxTransformer2DModel, pool: Pool, texts: Texts) -> Tensor
     sigma = torch.sigmoid(torch.randn(BATCH) + np.log(SHIFT))
     level = sigma[:, None, None]
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        v = field(model, texts.encoded[rows])((1 - level) * x + level * noise, sigma)
+        v = field(model, texts.encoded[torch.tensor(rows)])((1 - level) * x + level * noise, sigma)
     return (v.float() - (noise - x)).square().mean()
 
 

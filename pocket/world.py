@@ -142,9 +142,7 @@ def prompts_by_tag() -> dict[str, tuple[Metadata, ...]]:
         "counting": tuple(counting(s, n) for s in SHAPES for n in NUMBERS),
         "colors": tuple(colored(s, c) for s in SHAPES for c in COLORS),
         "position": tuple(position(a, r, b) for a, b in pairs for r in OPPOSITE),
-        "color_attr": tuple(
-            color_attr((a, c), (b, d)) for a, b in pairs for c, d in color_pairs
-        ),
+        "color_attr": tuple(color_attr((a, c), (b, d)) for a, b in pairs for c, d in color_pairs),
     }
 
 
@@ -171,7 +169,7 @@ def pairs_of_cells(
     GenEval asks that the offset along the axis, less a tenth of both extents, exceeds half the
     distance; a strictly larger component along the axis fulfils it for any jitter.
     """
-    cells = list(itertools.product(range(CELLS), repeat=2))
+    cells = list(itertools.product(range(CELLS), range(CELLS)))
     sign, axis = (
         (-1 if relation in ("left of", "above") else 1),
         int(relation in ("above", "below")),
@@ -216,9 +214,7 @@ def sample_scene(metadata: Metadata, rng: np.random.Generator) -> Scene:
                 place(cell, rng),
                 RADII[rng.integers(len(RADII))],
             )
-            for (shape, color), cell in zip(
-                wanted, sample_cells(metadata, rng), strict=True
-            )
+            for (shape, color), cell in zip(wanted, sample_cells(metadata, rng), strict=True)
         )
     )
 
@@ -241,13 +237,9 @@ def wrong_caption(metadata: Metadata, rng: np.random.Generator) -> Metadata:
             return two(other[0], other[1])
         case "counting":
             count = include[0]["count"]
-            return counting(
-                shapes[0], int(rng.choice([n for n in NUMBERS if abs(n - count) == 1]))
-            )
+            return counting(shapes[0], int(rng.choice([n for n in NUMBERS if abs(n - count) == 1])))
         case "colors" if rng.random() < 0.5:
-            return colored(
-                shapes[0], str(rng.choice([c for c in COLORS if c != colors[0]]))
-            )
+            return colored(shapes[0], str(rng.choice([c for c in COLORS if c != colors[0]])))
         case "colors":
             return colored(other[0], colors[0])
         case "position":
@@ -267,9 +259,7 @@ def wrong_color_attr(
         colors = colors[::-1]
     elif kind < 0.75:
         changed = list(colors)
-        changed[rng.integers(2)] = str(
-            rng.choice([c for c in COLORS if c not in colors])
-        )
+        changed[rng.integers(2)] = str(rng.choice([c for c in COLORS if c not in colors]))
         colors = changed
     else:
         shapes = other
@@ -279,9 +269,7 @@ def wrong_color_attr(
 # --- pixels ------------------------------------------------------------------------------------
 
 
-def coverage(
-    shape: str, radius: float, x: NDArray[Any], y: NDArray[Any]
-) -> NDArray[np.bool_]:
+def coverage(shape: str, radius: float, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether the points (x right, y down, from the centre) lie inside a shape."""
     r = np.hypot(x, y)
     match shape:
@@ -298,9 +286,7 @@ def coverage(
         case "triangle":
             return (y <= 0.85 * radius) & (2.0 * abs(x) <= 1.12 * (y + radius))
         case "star":
-            angle = abs(
-                np.mod(np.arctan2(x, -y) + np.pi / 5, 2 * np.pi / 5) - np.pi / 5
-            )
+            angle = abs(np.mod(np.arctan2(x, -y) + np.pi / 5, 2 * np.pi / 5) - np.pi / 5)
             notch_x, notch_y = (
                 0.45 * radius * np.cos(np.pi / 5),
                 0.45 * radius * np.sin(np.pi / 5),
@@ -323,7 +309,7 @@ def mask(shape: str, radius: float) -> NDArray[np.float32]:
 def sprite(shape: str, color: str, radius: float) -> Image:
     """A coloured shape on the background, SPRITE x SPRITE x 3."""
     alpha = mask(shape, radius)[:, :, None]
-    paint, paper = np.float32(COLORS[color]), np.float32(BACKGROUND)
+    paint, paper = np.array([COLORS[color], BACKGROUND], np.float32)
     return np.rint(paper + alpha * (paint - paper)).astype(np.uint8)
 
 
@@ -351,11 +337,9 @@ def degrade(image: Image, rng: np.random.Generator) -> Image:
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
-def spoil(
-    x: NDArray[np.float32], kind: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def spoil(x: NDArray[np.float32], kind: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """Apply one defect: blur, noise, cast, blob, contrast loss, erased part or ghost."""
-    paper = np.float32(BACKGROUND)
+    paper = np.array(BACKGROUND, np.float32)
     left, top = rng.integers(0, SIZE - SPRITE, size=2)
     window = (slice(top, top + SPRITE), slice(left, left + SPRITE))
     match kind:
@@ -367,10 +351,8 @@ def spoil(
             return x + smooth(rng.uniform(4, 25), rng)
         case 3:
             names = tuple(COLORS)
-            paint = np.float32(COLORS[names[rng.integers(len(names))]])
-            blob = gaussian_filter(
-                (rng.random((SPRITE, SPRITE)) < 0.5).astype(np.float32), 1.5
-            )
+            paint = np.array(COLORS[names[rng.integers(len(names))]], np.float32)
+            blob = gaussian_filter((rng.random((SPRITE, SPRITE)) < 0.5).astype(np.float32), 1.5)
             alpha = np.clip(4 * (blob - 0.42), 0, 1)[:, :, None]
             x = x.copy()
             x[window] += alpha * (paint - x[window])

@@ -94,8 +94,8 @@ class LogHandler(LogHandlerBase):
     def render(self) -> Table:
         """All jobs in one line, then a line for each running job."""
         table = Table.grid(padding=(0, 1))
-        row = [f"{self.done}/{self.total} jobs", _bar(self.done, self.total)]
-        table.add_row(*row, duration(self._elapsed()))
+        count, bar = f"{self.done}/{self.total} jobs", _bar(self.done, self.total)
+        table.add_row(count, bar, duration(self._elapsed()))
         for job in list(self.running.values()):
             progress = job.progress()
             bar = _bar(*progress) if progress else ProgressBar(pulse=True, width=_BAR_WIDTH)

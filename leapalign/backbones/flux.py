@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FluxPipeline
@@ -196,8 +197,8 @@ class Flux:
 
     @property
     def _embeds_guidance(self) -> bool:
-        module = self.transformer
-        return bool(getattr(module, "module", module).config.guidance_embeds)
+        transformer: Any = getattr(self.transformer, "module", self.transformer)
+        return bool(transformer.config.guidance_embeds)
 
     def _noise(self, generators: Sequence[torch.Generator]) -> tuple[Latents, Tensor]:
         channels = self.pipeline.vae.config.latent_channels
