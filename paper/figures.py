@@ -29,14 +29,16 @@ from paper.curves import curve
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import run_label
-from paper.samples import Sheet, prompts, sheets
+from paper.samples import mosaic, prompts, sheets
 from paper.style import GENEVAL, HPSV2, HPSV3, PICKSCORE, Metric, run_style
 from paper.table import interval
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 AXES = {"iteration": "iteration", "images": "images", "seconds": "seconds"}
 SHOWN_PROMPTS = 8
-DARK = {"#1f2328": "#e6edf3", "#59636e": "#9aa7b4", "#d9dee4": "#30363d"}
+CELL = 192
+INK = "#1f2328"
+DARK = {INK: "#e6edf3", "#59636e": "#9aa7b4", "#d9dee4": "#30363d"}
 
 
 def reward_curves(exhibit: Exhibit, estimates: Estimates) -> Figure:
@@ -79,16 +81,17 @@ def grid(exhibit: Exhibit, estimates: Estimates) -> Figure:
     """The same prompts and noise under every run (Fig. 3)."""
     found = sheets(estimates.ledger, exhibit.runs)
     texts = prompts(found)[:SHOWN_PROMPTS]
-    columns = max(len(texts), 1)
-    size = (1.15 * columns + 1.2, 1.15 * len(found) + 0.5)
-    figure, axes = plt.subplots(len(found), columns, figsize=size, squeeze=False)
-    figure.subplots_adjust(wspace=0.04, hspace=0.04)
-    for row, sheet in zip(axes, found, strict=True):
-        _sheet_row(row, sheet)
-    for axis, text in zip(axes[0], texts, strict=False):
-        axis.set_title(
-            textwrap.fill(text, 19), fontsize=6.5, fontweight="normal", loc="center", pad=4
-        )
+    columns, rows = max(len(texts), 1), len(found)
+    figure, axis = plt.subplots(figsize=(1.15 * columns, 1.15 * rows + 0.5))
+    axis.imshow(mosaic(found, columns, CELL), extent=(0, columns, rows, 0), interpolation="none")
+    axis.set_xticks([i + 0.5 for i in range(len(texts))], [textwrap.fill(t, 19) for t in texts])
+    axis.set_yticks([i + 0.5 for i in range(rows)], [sheet.label for sheet in found])
+    axis.tick_params(length=0, labeltop=True, labelbottom=False, colors=INK, labelsize=7)
+    axis.grid(visible=False)
+    axis.spines[:].set_visible(False)
+    for place, sheet in enumerate(found):
+        if sheet.gap:
+            axis.text(0.05, place + 0.5, f"no images: {sheet.gap}", va="center")
     return figure
 
 
@@ -160,18 +163,6 @@ def _dots(axis: Axes, runs: Sequence[str], estimates: Estimates, metric: Metric)
     axis.tick_params(axis="y", length=0)
     axis.locator_params(axis="x", nbins=4)
     axis.set_ylim(-0.6, len(runs) - 0.4)
-
-
-def _sheet_row(row: Sequence[Axes], sheet: Sheet) -> None:
-    for axis in row:
-        axis.set(xticks=[], yticks=[])
-        axis.grid(visible=False)
-        axis.spines[:].set_visible(False)
-    row[0].set_ylabel(sheet.label, rotation=0, ha="right", va="center", labelpad=6, color="#1f2328")
-    if sheet.gap:
-        row[0].text(0.05, 0.5, f"no images: {sheet.gap}", transform=row[0].transAxes, va="center")
-    for axis, image in zip(row, sheet.images, strict=False):
-        axis.imshow(image, interpolation="nearest" if image.width < 128 else "antialiased")
 
 
 def _legend(figure: Figure, axis: Axes, columns: int = 7) -> None:

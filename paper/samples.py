@@ -46,6 +46,26 @@ def prompts(found: Sequence[Sheet]) -> tuple[str, ...]:
     return shown[0].prompts if shown else ()
 
 
+def mosaic(found: Sequence[Sheet], columns: int, cell: int) -> Image.Image:
+    """The first images of every sheet, a row each, in square cells with thin white gaps.
+
+    Args:
+        found: the sheets, one per row; one without images leaves its row white.
+        columns: how many images of each.
+        cell: the side of a cell, pixels; much smaller images keep their pixels' edges.
+    """
+    canvas = Image.new("RGB", (columns * cell, len(found) * cell), "white")
+    side = cell - cell // 24
+    for row, sheet in enumerate(found):
+        for column, image in enumerate(sheet.images[:columns]):
+            enlarged = max(image.size) <= side // 2
+            filtering = Image.Resampling.NEAREST if enlarged else Image.Resampling.LANCZOS
+            scale = side / max(image.size)
+            size = (round(image.width * scale), round(image.height * scale))
+            canvas.paste(image.resize(size, filtering), (column * cell, row * cell))
+    return canvas
+
+
 def _sheet(ledger: Ledger, run: str) -> Sheet:
     gap = ledger.gap(run)
     if gap is None:

@@ -1,0 +1,1 @@
+"""Published numbers, ledger, tables, figures and report."""
