@@ -30,12 +30,15 @@ class MixGRPO(PolicyGradient):
 
     @override
     def check(self, steps: int, batch: int) -> None:
-        """Refuse a window longer than the path."""
+        """Refuse a window longer than the path, or one that never moves."""
         super().check(steps, batch)
         if not 1 <= self.window <= steps:
             raise UserError(
                 f"window: must lie between 1 and the {steps} training steps, got {self.window}"
             )
+        for name in ("stride", "iterations_per_position"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: must be 1 or more, got {getattr(self, name)}")
 
     @override
     def rule(self, grid: Grid) -> FlowSDE:

@@ -7,13 +7,18 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from leapalign.errors import UserError
 
 SETTINGS = "settings.json"
+# What reading a cut, changed or missing file of a checkpoint raises.
+DAMAGE = (OSError, RuntimeError, ValueError, LookupError, EOFError)
+DAMAGE += (UnpicklingError, SafetensorError)
 
 
 @dataclass
@@ -86,17 +91,17 @@ class Checkpoints:
         if not found:
             return False
         latest = found[-1]
-        made_under = json.loads((latest / SETTINGS).read_text())["settings_hash"]
-        if made_under != self.settings_hash:
-            raise UserError(
-                f"{latest}: made under other settings ({made_under}, now {self.settings_hash}); "
-                f"remove {self.folder} to train anew, or restore the settings"
-            )
         try:
-            self.accelerator.load_state(str(latest))
-        except (OSError, RuntimeError, ValueError, EOFError) as error:
-            reason = str(error).splitlines()[0]
+            made_under = json.loads((latest / SETTINGS).read_text())["settings_hash"]
+            if made_under == self.settings_hash:
+                self.accelerator.load_state(str(latest))
+                return True
+        except DAMAGE as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"{latest}: damaged ({reason}); remove it to go on from the one before"
             ) from error
-        return True
+        raise UserError(
+            f"{latest}: made under other settings ({made_under}, now {self.settings_hash}); "
+            f"remove {self.folder} to train anew, or restore the settings"
+        )

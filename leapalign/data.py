@@ -70,9 +70,10 @@ def _parse(line: str, where: str, *, structured: bool) -> Prompt:
         metadata = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(metadata, dict) or not str(metadata.get("prompt", "")).strip():
-        raise UserError(f'{where}: needs a "prompt"')
-    return Prompt(metadata["prompt"], metadata)
+    text = metadata.get("prompt") if isinstance(metadata, dict) else None
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f'{where}: needs a "prompt" with text in it')
+    return Prompt(text, metadata)
 
 
 class Sampler:

@@ -170,12 +170,12 @@ class PolicyGradient(Method):
             steps = [self._trained(problem, iteration, grid, image) for image in chunk.images]
             # A skipped image stays in the batch with advantage 0, so that shapes and kernels are
             # the rollout's own.
-            advantages = torch.tensor([advantage[image] for image in chunk.images]).nan_to_num(0.0)
+            advantages = chunk.rewards.new_tensor([advantage[image] for image in chunk.images])
             replayed = replay_policy(
                 problem.field(chunk.prompts),
                 chunk.record,
                 steps,
-                advantages,
+                advantages.nan_to_num(0.0),
                 PolicyUpdate(self.rule(grid), self.clip, 1.0 / (images * len(steps[0]))),
                 problem.sync_gradients if chunk is kept[-1] else None,
             )

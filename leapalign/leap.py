@@ -56,6 +56,11 @@ class LeapAlign(DirectGradient):
             raise UserError(
                 f"leaps: must lie between 1 and the {steps} training steps, got {self.leaps}"
             )
+        if not 0.0 <= self.range_low < self.range_high <= 1.0:
+            raise UserError(
+                f"range_low, range_high: must rise within [0, 1], got {self.range_low} and "
+                f"{self.range_high}"
+            )
         if self.distance is not None and (
             self.leaps != 2 or not 1 <= round(self.distance * steps) < steps
         ):

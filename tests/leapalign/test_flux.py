@@ -1,0 +1,104 @@
+"""The FLUX backbone does what the stock pipeline does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from leapalign.backbones.flux import Flux
+from leapalign.errors import UserError
+from leapalign.rollout import rollout
+from leapalign.streams import stream
+from tests import tolerances
+from tests.leapalign.problems import PROMPTS
+
+ROOT = Path(__file__).parents[2]
+STEPS, GUIDANCE = 8, 3.5
+
+
+@torch.no_grad()
+def images(flux: Flux) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same prompts and noise through the stock pipeline and through our rollout."""
+
+    def generators() -> list[torch.Generator]:
+        return [stream(0, slot, "initial") for slot in range(len(PROMPTS))]
+
+    stock = flux.pipeline(
+        prompt=PROMPTS,
+        height=flux.resolution,
+        width=flux.resolution,
+        num_inference_steps=STEPS,
+        guidance_scale=GUIDANCE,
+        generator=generators(),
+        max_sequence_length=min(512, flux.pipeline.tokenizer_2.model_max_length),
+        output_type="pt",
+    ).images
+    record = rollout(flux.field(PROMPTS, GUIDANCE), flux.latents(generators()), flux.grid(STEPS))
+    return stock, flux.decode(record.states[-1])
+
+
+def test_rollout_draws_the_stock_pipelines_images(flux: Flux) -> None:
+    stock, ours = images(flux)
+    assert (stock - ours).abs().max() < tolerances.PIPELINE_IMAGE
+    assert not torch.allclose(ours[0], ours[1])
+
+
+def test_rollout_draws_the_stock_pipelines_images_on_the_pocket_model() -> None:
+    folder = ROOT / "pocket/weights/base"
+    if not folder.is_dir():
+        pytest.skip("the pocket weights are not there")
+    stock, ours = images(Flux.load(folder, 64))
+    assert (stock - ours).abs().max() < tolerances.PIPELINE_IMAGE
+
+
+def test_the_grid_is_the_stock_schedulers(flux: Flux) -> None:
+    images(flux)
+    expected = flux.pipeline.scheduler.sigmas
+    torch.testing.assert_close(torch.tensor(flux.grid(STEPS).sigmas), expected.float())
+
+
+def test_prompts_are_encoded_once_and_the_same_in_any_company(flux: Flux) -> None:
+    together = flux.encode([*PROMPTS, PROMPTS[1]])
+    assert torch.equal(together.tokens[1], together.tokens[3])
+    alone = Flux(flux.pipeline, flux.resolution).encode(PROMPTS[1:2])
+    torch.testing.assert_close(together.tokens[1:2], alone.tokens)
+    torch.testing.assert_close(together.pooled[1:2], alone.pooled)
+
+
+def test_only_the_rows_asked_for_are_evaluated(flux: Flux) -> None:
+    x = flux.latents([stream(0, slot) for slot in range(3)])
+    time = torch.tensor([0.9, 0.5, 0.1])
+    rows = torch.tensor([2, 0])
+    whole = flux.field(PROMPTS, GUIDANCE)(x, time)
+    some = flux.field(PROMPTS, GUIDANCE)[rows](x[rows], time[rows])
+    torch.testing.assert_close(some, whole[rows])
+
+
+def test_decoding_is_differentiable(flux: Flux) -> None:
+    x = flux.latents([stream(0, "decode")]).requires_grad_()
+    picture = flux.decode(x)
+    assert picture.shape == (1, 3, 64, 64)
+    assert picture.min() >= 0.0
+    assert picture.max() <= 1.0
+    picture.mean().backward()
+    assert x.grad.isfinite().all()
+    assert x.grad.any()
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a loadable FLUX pipeline folder"):
+        Flux.load(tmp_path, 64)
+
+
+def test_a_resolution_between_tokens_is_refused(tiny_flux_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"resolution: 65 is not a multiple of"):
+        Flux.load(tiny_flux_folder, 65)
+
+
+def test_weights_of_another_model_are_refused(flux: Flux, tmp_path: Path) -> None:
+    weights = tmp_path / "transformer.safetensors"
+    weights.write_bytes(b"not safetensors")
+    with pytest.raises(UserError, match=r"transformer\.safetensors: not weights of this transf"):
+        flux.load_weights(weights)

@@ -1,0 +1,81 @@
+"""A training that is killed at any moment and run again ends as if it had never been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from leapalign.settings import TrainSettings
+
+ROOT = Path(__file__).parents[2]
+WALL_CLOCK = ("seconds", "peak_memory_mb")
+PATIENCE = 300.0
+
+
+def start(settings: TrainSettings, folder: Path) -> subprocess.Popen[str]:
+    """The command that the training rule runs."""
+    command = [sys.executable, "-m", "leapalign.train", "--settings", settings.json()]
+    command += ["--out", str(folder / "out"), "--checkpoints", str(folder / "checkpoints")]
+    environment = {**os.environ, "LEAPALIGN_DEVICES": ""}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """Its messages, once it has ended well."""
+    _, messages = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, messages
+    return messages
+
+
+def kill_after(process: subprocess.Popen[str], checkpoints: Path, iteration: int) -> None:
+    """Kill -9 once the checkpoint of `iteration` is there, and a moment has passed."""
+    deadline = time.monotonic() + PATIENCE
+    while not (checkpoints / f"iteration-{iteration:06d}").exists():
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(random.SystemRandom().uniform(0.0, 0.1))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the training ended before it could be killed"
+
+
+def outcome(folder: Path) -> tuple[bytes, list[dict[str, object]]]:
+    """The weights' bytes, and the log without what the wall clock decides."""
+    lines = [json.loads(line) for line in (folder / "out/log.jsonl").read_text().splitlines()]
+    for line in lines:
+        for key in WALL_CLOCK:
+            del line[key]
+    return (folder / "out/transformer.safetensors").read_bytes(), lines
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    return tmp_path / "unbroken", tmp_path / "killed"
+
+
+def test_a_killed_training_resumes_to_the_same_weights_and_log(
+    settings: TrainSettings, folders: tuple[Path, Path]
+) -> None:
+    unbroken, killed = folders
+    iterations, every = settings.training.iterations, settings.training.checkpoint_every
+    victim = random.SystemRandom().choice(range(every, iterations // 2, every))
+    first = start(settings, killed)
+    kill_after(first, killed / "checkpoints", victim)
+    assert not (killed / "out" / "transformer.safetensors").exists()
+    messages = finish(start(settings, killed))
+    assert f"of {iterations}" in messages
+    assert "resumed at iteration" in messages
+    finish(start(settings, unbroken))
+    assert outcome(killed)[1] == outcome(unbroken)[1]
+    assert outcome(killed)[0] == outcome(unbroken)[0]
+    provenance = json.loads((killed / "out/provenance.json").read_text())
+    assert provenance["settings_hash"] == settings.hash()

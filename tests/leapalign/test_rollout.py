@@ -1,0 +1,75 @@
+"""The sampling loop: Euler's path, early stops, and stochastic steps with their density."""
+
+from __future__ import annotations
+
+import torch
+
+from leapalign.grid import Grid
+from leapalign.rollout import Exploration, rollout
+from leapalign.steps import DanceSDE
+from tests import tolerances
+from tests.fields import AnalyticField
+from tests.leapalign import equations
+
+GRID = Grid.shifted(6, 2.0)
+
+
+def noise(batch: int, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, 4, generator=generator, dtype=torch.float64)
+
+
+def test_states_follow_eulers_path_and_carry_no_graph() -> None:
+    field, x = AnalyticField(batch=2), noise(2)
+    record = rollout(field, x, GRID)
+    path = equations.euler_path(
+        lambda x, t: field(x, torch.full((2,), t, dtype=x.dtype)), x, GRID.sigmas
+    )
+    for state, expected in zip(record.states, path, strict=True):
+        torch.testing.assert_close(state, expected, rtol=0.0, atol=tolerances.GOLDEN_STEP)
+    assert len(record.velocities) == GRID.steps
+    assert record.evaluations == 2 * GRID.steps
+    assert not any(tensor.requires_grad for tensor in (*record.states, *record.velocities))
+
+
+def test_a_sample_costs_nothing_after_its_horizon_and_is_the_same_up_to_it() -> None:
+    field, x = AnalyticField(batch=3), noise(3)
+    whole = rollout(field, x, GRID)
+    part = rollout(field, x, GRID, horizon=torch.tensor([2, 6, 0]))
+    assert part.evaluations == 3 + 6 + 1
+    for sample, stop in enumerate((2, 6, 0)):
+        for i in range(stop + 1):
+            torch.testing.assert_close(part.states[i][sample], whole.states[i][sample])
+        if stop < GRID.steps:
+            predicted = part.prediction(stop)[sample]
+            torch.testing.assert_close(predicted, whole.prediction(stop)[sample])
+
+
+def test_only_the_explored_steps_are_stochastic() -> None:
+    field, x, rule = AnalyticField(batch=2), noise(2), DanceSDE(0.5)
+    record = rollout(field, x, GRID, explore=Exploration(rule, range(2, 4), lambda i: noise(2, i)))
+    assert sorted(record.log_probs) == [2, 3]
+    plain = rollout(field, x, GRID)
+    assert torch.equal(record.states[2], plain.states[2])
+    level, level_next = (
+        torch.full((2, 1, 1), s, dtype=torch.float64) for s in (GRID.sigmas[2], GRID.sigmas[3])
+    )
+    mean, std = rule.transition(record.states[2], record.velocities[2], level, level_next)
+    torch.testing.assert_close(record.states[3], mean + std * noise(2, 2))
+    density = torch.distributions.Normal(mean, std.expand_as(mean)).log_prob(record.states[3])
+    expected, bound = density.mean(dim=(1, 2)), tolerances.LOG_PROB
+    torch.testing.assert_close(record.log_probs[2].double(), expected, rtol=bound, atol=bound)
+
+
+def test_the_model_is_told_the_grids_times() -> None:
+    told = []
+
+    class Listening(AnalyticField):
+        def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            told.append(time[0].item())
+            return super().forward(x, time)
+
+    grid = GRID.quantised(10)
+    rollout(Listening(batch=1), noise(1), grid)
+    assert told == list(grid.times[:-1])
+    assert told != list(grid.sigmas[:-1])

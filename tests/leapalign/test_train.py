@@ -1,0 +1,244 @@
+"""The training loop: its log, its averaged weights, and what it refuses or diagnoses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from leapalign.checkpoint import Checkpoints, Tally
+from leapalign.errors import UserError
+from leapalign.method import Method, Problem, Progress
+from leapalign.settings import Method as MethodSettings
+from leapalign.settings import TrainSettings
+from leapalign.train import Diverged, Training, keep_lines, log_line, prepare, train
+
+KEYS = {
+    "iteration",
+    "reward",
+    "reward_std",
+    "loss",
+    "grad_norm",
+    "d_j",
+    "d_0",
+    "clip_fraction",
+    "skipped_groups",
+    "nfe",
+    "images",
+    "seconds",
+    "peak_memory_mb",
+}
+
+
+def with_training(settings: TrainSettings, **changes: object) -> TrainSettings:
+    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, **changes))
+
+
+@pytest.fixture
+def run(settings: TrainSettings) -> Training:
+    """A training that is about to begin."""
+    return prepare(settings, "cpu")
+
+
+def test_training_logs_every_iteration_and_writes_the_averaged_weights(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    short = with_training(settings, iterations=3)
+    out, checkpoints = tmp_path / "out", tmp_path / "checkpoints"
+    tally = train(short, out, checkpoints, "cpu")
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == [0, 1, 2]
+    assert all(set(line) == KEYS for line in lines)
+    # Two images an iteration, each 4 forwards and 2 replays worth 3.
+    assert [line["images"] for line in lines] == [2, 4, 6]
+    assert [line["nfe"] for line in lines] == [20, 40, 60]
+    assert (tally.iteration, tally.images, tally.evaluations) == (3, 6, 60)
+    for key in ("reward", "loss", "grad_norm", "d_j", "d_0"):
+        assert all(line[key] > 0.0 for line in lines)
+    assert lines[0]["clip_fraction"] is lines[0]["skipped_groups"] is None
+    base = prepare(short, "cpu").problem.backbone.transformer.state_dict()
+    trained = load_file(out / "transformer.safetensors")
+    assert trained.keys() == base.keys()
+    assert any(not torch.equal(trained[name], base[name]) for name in base)
+    assert not list(out.glob(".*"))
+
+
+def test_the_written_weights_are_the_exponential_moving_average(run: Training) -> None:
+    [*_, weight] = run.problem.backbone.transformer.parameters()
+    [*_, average] = run.average.module.parameters()
+    expected = None
+    for _ in range(3):
+        run.iterate()
+        # The first update is copied, later ones are averaged with the decay 0.9.
+        current = weight.detach().clone()
+        expected = current if expected is None else 0.9 * expected + 0.1 * current
+        torch.testing.assert_close(average.detach(), expected)
+
+
+def test_gradients_are_clipped_but_logged_as_they_were(settings: TrainSettings) -> None:
+    run = prepare(with_training(settings, clip=1e-6), "cpu")
+    seen = []
+    weights = list(run.problem.backbone.transformer.parameters())
+    run.optimizer.optimizer.register_step_pre_hook(
+        lambda *_: seen.append(torch.cat([weight.grad.flatten() for weight in weights]))
+    )
+    line = run.iterate()
+    assert line["grad_norm"] > 1e-6
+    assert [float(gradient.norm()) for gradient in seen] == [pytest.approx(1e-6, rel=1e-2)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exploding(Method):
+    """A method whose loss or gradient is not finite from iteration 1 on."""
+
+    loss: float = 1.0
+    slope: float = 1.0
+
+    def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
+        healthy = iteration == 0
+        for weight in problem.backbone.transformer.parameters():
+            weight.grad = torch.full_like(weight, 1e-3 if healthy else self.slope)
+        yield Progress(rewards=[0.2, 0.4], loss=0.5 if healthy else self.loss)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Idle(Method):
+    """A method all of whose groups are without spread."""
+
+    def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:  # noqa: ARG002
+        yield Progress(rewards=[0.3, 0.3], trains=False, skipped_groups=1)
+
+
+@pytest.mark.parametrize(
+    "method", [Exploding(loss=float("nan")), Exploding(slope=float("inf"))], ids=["loss", "slope"]
+)
+def test_a_loss_or_gradient_that_is_not_finite_stops_with_a_diagnosis(
+    run: Training, method: Method
+) -> None:
+    run.method = method
+    run.iterate()
+    weights = [weight.detach().clone() for weight in run.problem.backbone.transformer.parameters()]
+    with pytest.raises(Diverged, match=r"iteration 1: loss .*rewards 0\.2 to 0\.4.*Lower training"):
+        run.iterate()
+    for weight, before in zip(run.problem.backbone.transformer.parameters(), weights, strict=True):
+        assert torch.equal(weight, before)
+
+
+def test_a_reward_that_is_not_finite_stops_with_the_prompts_name(
+    run: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reward = run.problem.reward
+    sane = reward.score
+
+    def broken(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        scores = sane(images, prompts)
+        return torch.cat([scores[:1], scores[1:] * torch.nan])
+
+    monkeypatch.setattr(reward, "score", broken)
+    prompt = run.problem.prompts(0, [1])[0]
+    with pytest.raises(UserError, match=rf"the reward hpsv2 gave nan for prompt '{prompt}'"):
+        run.iterate()
+
+
+def test_an_iteration_in_which_nothing_trains_takes_no_step(run: Training) -> None:
+    run.method = Idle()
+    weights = [weight.detach().clone() for weight in run.problem.backbone.transformer.parameters()]
+    line = run.iterate()
+    assert line["grad_norm"] is None
+    assert line["skipped_groups"] == 1
+    for weight, before in zip(run.problem.backbone.transformer.parameters(), weights, strict=True):
+        assert torch.equal(weight, before)
+
+
+def test_a_log_line_sums_its_updates_and_leaves_out_what_does_not_apply() -> None:
+    steps = [
+        Progress(rewards=[1.0, 2.0], loss=0.1, clip_fraction=0.0, skipped_groups=1, trains=False),
+        Progress(rewards=[3.0, 4.0], loss=0.2, clip_fraction=0.5, skipped_groups=0),
+    ]
+    line = log_line(4, steps, [2.0], Tally(5, 60, 8, 1.5))
+    assert line["reward"] == 2.5
+    assert line["reward_std"] == pytest.approx(1.25**0.5)
+    assert line["loss"] == pytest.approx(0.3)
+    assert line["grad_norm"] == 2.0
+    assert line["clip_fraction"] == 0.25
+    assert line["skipped_groups"] == 1
+    assert line["d_j"] is line["d_0"] is None
+    stopped = Progress(rewards=[1.0], image_distances=[float("nan")])
+    assert log_line(0, [stopped], [1.0], Tally())["d_0"] is None
+
+
+def test_settings_that_do_not_fit_are_refused_before_anything_is_loaded(
+    settings: TrainSettings,
+) -> None:
+    grouped = MethodSettings("baselines.dance_grpo:DanceGRPO", {"group": 4})
+    missing = dataclasses.replace(settings.backbone, path="nowhere")
+    unfit = dataclasses.replace(settings, method=grouped, backbone=missing)
+    with pytest.raises(UserError, match="batch: 2 images are not a whole number of groups of 4"):
+        prepare(unfit, "cpu")
+
+
+def test_lines_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    keep_lines(log, 0)
+    assert log.read_text() == ""
+    log.write_text('{"iteration": 0}\n{"iteration": 1}\n{"itera')
+    keep_lines(log, 1)
+    assert log.read_text() == '{"iteration": 0}\n'
+
+
+def checkpoints_of(run: Training, folder: Path, settings_hash: str = "abc") -> Checkpoints:
+    return Checkpoints(folder, run.problem.accelerator, settings_hash)
+
+
+def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
+    run: Training, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoints"
+    saved = checkpoints_of(run, folder)
+    assert not saved.resume()
+    for iteration in (1, 2, 3):
+        run.iterate()
+        saved.save(iteration)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "iteration-000002",
+        "iteration-000003",
+    ]
+    tally = dataclasses.replace(run.tally)
+    run.iterate()
+    assert saved.resume()
+    assert run.tally == tally
+
+
+def test_a_checkpoint_under_way_is_never_resumed(run: Training, tmp_path: Path) -> None:
+    (tmp_path / "iteration-000009.partial").mkdir()
+    assert not checkpoints_of(run, tmp_path).resume()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(run: Training, tmp_path: Path) -> None:
+    checkpoints_of(run, tmp_path, "abc").save(1)
+    with pytest.raises(UserError, match=r"iteration-000001: made under other settings \(abc, now"):
+        checkpoints_of(run, tmp_path, "xyz").resume()
+
+
+@pytest.mark.parametrize(
+    "damaged", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "settings.json"]
+)
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_named(
+    run: Training, tmp_path: Path, damaged: str, how: str
+) -> None:
+    saved = checkpoints_of(run, tmp_path)
+    saved.save(1)
+    file = tmp_path / "iteration-000001" / damaged
+    content = file.read_bytes()
+    if how == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match=r"iteration-000001: damaged .*remove it"):
+        saved.resume()
