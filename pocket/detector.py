@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pocket.world import BACKGROUND, COLORS, RADII, SHAPES, SPRITE, Image, mask
+from pocket.sprites import BACKGROUND, COLORS, RADII, SHAPES, SPRITE, Image, mask
 
 NAMES = tuple(COLORS)
 PAPER = np.array(BACKGROUND, np.float32)

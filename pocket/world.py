@@ -13,27 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
+
+from pocket.sprites import BACKGROUND, COLORS, RADII, SHAPES, SPRITE, Image, sprite
 
 Metadata = dict[str, Any]
-Image = NDArray[np.uint8]
 
 SIZE = 64
 CELL = 16
 CELLS = SIZE // CELL
-SPRITE = 14
-RADII = (5.6, 6.0, 6.4)
-BACKGROUND = (242, 242, 242)
-SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (222, 32, 40),
-    "yellow": (240, 200, 20),
-    "green": (30, 160, 60),
-    "blue": (40, 80, 220),
-    "purple": (160, 50, 180),
-    "black": (25, 25, 25),
-}
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 OPPOSITE = {
@@ -266,53 +253,6 @@ def wrong_color_attr(
     return color_attr((shapes[0], colors[0]), (shapes[1], colors[1]))
 
 
-# --- pixels ------------------------------------------------------------------------------------
-
-
-def coverage(shape: str, radius: float, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the points (x right, y down, from the centre) lie inside a shape."""
-    r = np.hypot(x, y)
-    match shape:
-        case "circle":
-            return r <= radius
-        case "ring":
-            return (r <= radius) & (r >= 0.5 * radius)
-        case "square":
-            return np.maximum(abs(x), abs(y)) <= 0.9 * radius
-        case "cross":
-            return (np.minimum(abs(x), abs(y)) <= 0.3 * radius) & (
-                np.maximum(abs(x), abs(y)) <= radius
-            )
-        case "triangle":
-            return (y <= 0.85 * radius) & (2.0 * abs(x) <= 1.12 * (y + radius))
-        case "star":
-            angle = abs(np.mod(np.arctan2(x, -y) + np.pi / 5, 2 * np.pi / 5) - np.pi / 5)
-            notch_x, notch_y = (
-                0.45 * radius * np.cos(np.pi / 5),
-                0.45 * radius * np.sin(np.pi / 5),
-            )
-            along, across = r * np.cos(angle) - radius, r * np.sin(angle)
-            return (notch_x - radius) * across - notch_y * along >= 0
-    raise ValueError(f"unknown shape {shape!r}; known: {', '.join(SHAPES)}")
-
-
-@functools.cache
-def mask(shape: str, radius: float) -> NDArray[np.float32]:
-    """Antialiased coverage in [0, 1] of a shape, on a SPRITE x SPRITE window around its centre."""
-    fine = 8
-    ticks = (np.arange(SPRITE * fine) + 0.5) / fine - SPRITE / 2
-    inside = coverage(shape, radius, ticks[None, :], ticks[:, None])
-    return inside.reshape(SPRITE, fine, SPRITE, fine).mean((1, 3)).astype(np.float32)
-
-
-@functools.cache
-def sprite(shape: str, color: str, radius: float) -> Image:
-    """A coloured shape on the background, SPRITE x SPRITE x 3."""
-    alpha = mask(shape, radius)[:, :, None]
-    paint, paper = np.array([COLORS[color], BACKGROUND], np.float32)
-    return np.rint(paper + alpha * (paint - paper)).astype(np.uint8)
-
-
 def render(scene: Scene) -> Image:
     """Draw a scene: uint8 [64, 64, 3]."""
     image = np.full((SIZE, SIZE, 3), BACKGROUND[0], np.uint8)
@@ -321,47 +261,3 @@ def render(scene: Scene) -> Image:
         window = image[top : top + SPRITE, left : left + SPRITE]
         window[:] = sprite(icon.shape, icon.color, icon.radius)
     return image
-
-
-def smooth(amplitude: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    """A random field of low frequency, [64, 64, 3]."""
-    coarse = rng.normal(0, amplitude, (CELLS, CELLS, 3)).astype(np.float32)
-    return zoom(coarse, (CELL, CELL, 1), order=1)
-
-
-def degrade(image: Image, rng: np.random.Generator) -> Image:
-    """Spoil an image as a weak generator does: one to three random defects."""
-    x = image.astype(np.float32)
-    for kind in rng.permutation(7)[: rng.integers(1, 4)]:
-        x = spoil(x, int(kind), rng)
-    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
-
-
-def spoil(x: NDArray[np.float32], kind: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Apply one defect: blur, noise, cast, blob, contrast loss, erased part or ghost."""
-    paper = np.array(BACKGROUND, np.float32)
-    left, top = rng.integers(0, SIZE - SPRITE, size=2)
-    window = (slice(top, top + SPRITE), slice(left, left + SPRITE))
-    match kind:
-        case 0:
-            return gaussian_filter(x, (sigma := rng.uniform(0.5, 2.0), sigma, 0))
-        case 1:
-            return x + rng.normal(0, rng.uniform(4, 25), x.shape).astype(np.float32)
-        case 2:
-            return x + smooth(rng.uniform(4, 25), rng)
-        case 3:
-            names = tuple(COLORS)
-            paint = np.array(COLORS[names[rng.integers(len(names))]], np.float32)
-            blob = gaussian_filter((rng.random((SPRITE, SPRITE)) < 0.5).astype(np.float32), 1.5)
-            alpha = np.clip(4 * (blob - 0.42), 0, 1)[:, :, None]
-            x = x.copy()
-            x[window] += alpha * (paint - x[window])
-            return x
-        case 4:
-            return paper + rng.uniform(0.35, 0.85) * (x - paper)
-        case 5:
-            x = x.copy()
-            x[window] = paper
-            return x
-    ghost = np.roll(x, rng.integers(-6, 7, size=2), axis=(0, 1))
-    return x + rng.uniform(0.2, 0.6) * (ghost - paper)

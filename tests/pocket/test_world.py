@@ -10,8 +10,10 @@ import pytest
 
 from eval.geneval.judge import judge
 from eval.geneval.records import check_metadata
+from pocket.defects import degrade
 from pocket.detector import detect
 from pocket.split import meaning, split
+from pocket.sprites import SPRITE, mask
 from pocket.world import (
     COLORS,
     SHAPES,
@@ -20,7 +22,6 @@ from pocket.world import (
     Icon,
     Scene,
     all_prompts,
-    degrade,
     render,
     sample_metadata,
     sample_scene,
@@ -47,7 +48,10 @@ def test_judge_accepts_renders_and_rejects_wrong_captions(tag: str) -> None:
 def test_detector_names_every_icon_and_its_box(shape: str, color: str) -> None:
     (found,) = detect(render(Scene((Icon(shape, color, (24, 40)),))))
     assert (found["label"], found["color"]) == (shape, color)
-    assert np.allclose(found["box"], [18, 34, 30, 46], atol=1)
+    rows, columns = np.nonzero(mask(shape, 6.0) > 0.5)
+    corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    shift = np.array([24, 40, 24, 40]) - SPRITE // 2
+    assert np.allclose(found["box"], corners + shift, atol=1)
     assert found["score"] > 0.9
 
 
