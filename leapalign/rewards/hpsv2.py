@@ -99,5 +99,7 @@ class HPSv2(Reward):
         """Normalised text embeddings; each prompt is computed once and kept."""
         if new := list(dict.fromkeys(p for p in prompts if p not in self._texts)):
             tokens = self.tokenizer(new).to(self.model.logit_scale.device)
-            self._texts.update(zip(new, self.model.encode_text(tokens, normalize=True), strict=True))
+            self._texts.update(
+                zip(new, self.model.encode_text(tokens, normalize=True), strict=True)
+            )
         return torch.stack([self._texts[prompt] for prompt in prompts])

@@ -56,8 +56,8 @@ class Rater(nn.Module):
     ) -> Float[Tensor, "batch 2"]:
         """Mean and log sigma of each rating.
 
-        The official forward counts positions plainly, 0 to L-1 on all three axes of the rotary embedding, where
-        stock Qwen2-VL would give image tokens their row and column.
+        The official forward counts positions plainly, 0 to L-1 on all three axes of the rotary
+        embedding, where stock Qwen2-VL would give image tokens their row and column.
         """
         ids = tokens["input_ids"]
         words = self.model.language_model.embed_tokens(ids)
@@ -95,7 +95,7 @@ class HPSv3(Reward):
         """Load from a folder with Qwen2-VL's configuration, tokenizer, processor and the weights.
 
         Raises:
-            UserError: The weights are missing or damaged, or the official instruction is not at hand.
+            UserError: The weights are missing or damaged, or the official instruction is not here.
         """
         verify(path)
         instruction = read_instruction(path)
@@ -153,7 +153,7 @@ class HPSv3(Reward):
         )
 
     def tokenize(self, size: Sequence[int], prompts: Sequence[str]) -> Mapping[str, Tensor]:
-        """Chat and instruction for each prompt, with room for an image of `size`, (height, width)."""
+        """Chat and instruction for each prompt, with room for a (height, width) `size` image."""
         side = self.processor.patch_size * self.processor.merge_size
         room = IMAGE_TOKEN * (size[0] // side * (size[1] // side))
         texts = [self._chat(prompt).replace(IMAGE_TOKEN, room) for prompt in prompts]
@@ -180,7 +180,11 @@ class HPSv3(Reward):
 
 def rename(state: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
     """From the official checkpoint's names to those of `Rater`; the language head is not needed."""
-    prefixes = {"visual.": "model.visual.", "model.": "model.language_model.", "rm_head.": "rm_head."}
+    prefixes = {
+        "visual.": "model.visual.",
+        "model.": "model.language_model.",
+        "rm_head.": "rm_head.",
+    }
     return OrderedDict(
         (target + name.removeprefix(source), tensor)
         for name, tensor in state.items()

@@ -20,7 +20,9 @@ def normalize(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h 
     return F.normalize(images, mean=list(MEAN), std=list(STD))
 
 
-def resize(images: Float[Tensor, "batch 3 h w"], height: int, width: int) -> Float[Tensor, "batch 3 H W"]:
+def resize(
+    images: Float[Tensor, "batch 3 h w"], height: int, width: int
+) -> Float[Tensor, "batch 3 H W"]:
     """Antialiased bicubic resize, unclamped; returns the images themselves if they fit."""
     if images.shape[-2:] == (height, width):
         return images

@@ -39,7 +39,8 @@ def read_instruction(folder: Path) -> Instruction:
     """The folder's own instruction.txt, or else the official wording.
 
     Raises:
-        UserError: The wording lacks its reward token, or the official package is missing or altered.
+        UserError: The wording lacks its reward token, or the official package is missing or
+            altered.
     """
     file = folder / FILE
     if not file.is_file():

@@ -35,7 +35,9 @@ def verify(path: Path) -> None:
         UserError: A file is missing, or its hash is not the recorded one.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such weights; download them or mend the path in the scale's settings")
+        raise UserError(
+            f"{path}: no such weights; download them or mend the path in the scale's settings"
+        )
     sums = path / CHECKSUMS
     if not sums.is_file():
         return
