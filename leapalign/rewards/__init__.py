@@ -1,7 +1,7 @@
 """Differentiable text-to-image rewards behind one interface.
 
-`load_reward` knows HPSv2.1, PickScore and HPSv3. Each loads the official checkpoints, and any folder
-in the same file formats, through the same code.
+`load_reward` knows HPSv2.1, PickScore and HPSv3. Each loads the official checkpoints, and any
+folder in the same file formats, through the same code.
 """
 
 from __future__ import annotations
