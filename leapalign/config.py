@@ -96,7 +96,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A scale's file: a backbone, its reward and judge weights, and the shared budget."""
+    """A scale's file: a backbone, its reward and judge weights, and the shared budget.
+
+    Attributes:
+        runs: the runs this scale does; all by default. Tables show the others as gaps.
+    """
 
     description: str
     backbone: Backbone
@@ -107,6 +111,7 @@ class Scale:
     detector: str
     cost: Cost
     methods: Mapping[str, Layer] = field(default_factory=dict)
+    runs: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,12 +30,20 @@ from leapalign.config import (
 )
 from leapalign.errors import UserError
 from leapalign.experiments import Experiments, load_experiments
-from leapalign.parsing import dump, parse
+from leapalign.parsing import dump, nearest, parse
 from leapalign.record import write_json
 from leapalign.settings import RunSettings
 from leapalign.weights import check_weights, fingerprint
 
 KEPT = Path(".snakemake/leapalign/settings.json")
+JOB_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",  # as many jobs run side by side as there are cores
+    "MKL_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",  # the loaders' bars would hide a job's own lines in its log
+    "DIFFUSERS_VERBOSITY": "error",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 Stage = Literal["train", "generate", "score", "render"]
 
 
@@ -59,8 +67,23 @@ class Suite:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The names of all runs."""
-        return tuple(self.experiments.runs)
+        """The names of the scale's runs."""
+        return self.shape.runs or tuple(self.experiments.runs)
+
+    def check_names(self) -> None:
+        """Refuse a scale that names a run or a method which the experiments do not have."""
+        runs = self.experiments.runs
+        methods = {Path(run.method).stem for run in runs.values() if run.method}
+        named = {
+            "runs": (self.runs, set(runs)),
+            "methods": (self.shape.methods, methods),
+            "cost.train": (self.shape.cost.train, {"default", *methods}),
+        }
+        for key, (names, valid) in named.items():
+            for name in names:
+                if name not in valid:
+                    file = SCALES / f"{self.scale}.yaml"
+                    raise UserError(f"{file}: `{key}`: no `{name}`{nearest(name, valid)}")
 
     @functools.cached_property
     def shape(self) -> Scale:
@@ -81,6 +104,7 @@ class Suite:
         resolved = {
             (run, seed): resolve_run(run, config, self.scale, seed)
             for run, config in self.experiments.runs.items()
+            if run in self.runs
             for seed in self.seeds
         }
         runs = {f"{run}/{seed}": dump(settings) for (run, seed), settings in resolved.items()}
@@ -124,10 +148,11 @@ class Suite:
         return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
 
     def ledgers(self, runs: Iterable[str]) -> list[str]:
-        """The files that stand for complete ledgers of these runs, all seeds."""
+        """The files that stand for complete ledgers of these of the scale's runs, all seeds."""
         return [
             f"{self.folder}/ledger/{run}/seed{seed}/provenance.json"
             for run in runs
+            if run in self.runs
             for seed in self.seeds
         ]
 
@@ -191,12 +216,14 @@ def load_suite(config: Mapping[str, Any]) -> Suite:
     Ends the process with one line where a settings file is wrong.
     """
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name, value in JOB_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         user = parse(UserConfig, dict(config), "config.yaml")
         scale, why = pick_scale(user.scale)
         folder = f"{user.results}/{scale}"
         suite = Suite(scale, why, folder, tuple(range(user.seeds)), load_experiments())
+        suite.check_names()
         _ = suite.resolved
     except UserError as error:
         raise SystemExit(f"error: {error}") from None

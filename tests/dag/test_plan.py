@@ -1,12 +1,13 @@
 """What a dry run plans: every run once, per seed, and only what a target needs."""
 
+from leapalign.config import load_scale
 from leapalign.experiments import load_experiments
 
 
 def test_every_run_is_trained_generated_and_scored_once(pristine):
     experiments = load_experiments()
     runs = len(experiments.runs)
-    planned = pristine.planned()
+    planned = pristine.planned(config="scale=pocket")
     exhibits = {f"table_{name}" for name in experiments.tables}
     exhibits |= {f"figure_{name}" for name in experiments.figures}
     assert planned == {
@@ -20,14 +21,15 @@ def test_every_run_is_trained_generated_and_scored_once(pristine):
 
 
 def test_seeds_multiply_the_trainings_but_not_the_base(pristine):
-    done = pristine.planned(config="seeds=3")
-    runs = len(load_experiments().runs)
-    assert done["train"] == 3 * (runs - 1)
-    assert done["generate"] == 3 * (runs - 1) + 1
+    planned = pristine.planned(config="seeds=3")
+    trained = len(load_scale("smoke").runs) - 1
+    assert planned["train"] == 3 * trained
+    assert planned["generate"] == 3 * trained + 1
+    assert planned["ledger"] == 3 * (trained + 1)
 
 
 def test_a_table_needs_only_its_own_runs(pristine):
-    planned = pristine.planned("table_ablation_discount")
+    planned = pristine.planned("table_ablation_discount", config="scale=pocket")
     assert planned == {
         "train": 3,
         "generate": 3,

@@ -33,8 +33,8 @@ def test_touched_or_edited_code_retrains_nothing(edited):
 
 
 def test_an_edited_setting_retrains_exactly_its_runs(edited):
-    edited.edit("paper/experiments.yaml", "settings: {nesting: 1.0}", "settings: {nesting: 0.9}")
-    planned = edited.planned("table_ablation_discount")
+    edited.edit("baselines/configs/drtune.yaml", "active: 2", "active: 1")
+    planned = edited.planned()
     assert planned["train"] == planned["generate"] == planned["score"] == planned["ledger"] == 1
 
 
