@@ -36,7 +36,7 @@ class Estimates:
         try:
             return _estimate(stats.paired(first, second), metric)
         except ValueError:
-            return None  # nothing is shared; the table says "no shared images"
+            return None  # they share no image
 
     def _scores(self, run: str, metric: Metric) -> pd.DataFrame:
         if self.ledger.gap(run):

@@ -1,4 +1,4 @@
-"""How runs and metrics are named, coloured and rounded, everywhere the same."""
+"""How runs are drawn, and how scores are named and rounded, everywhere the same."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RunStyle:
-    """How a run appears: its label, its colour (safe for colour-blind readers) and its line."""
+    """How a run appears: its colour (safe for colour-blind readers) and its line."""
 
-    label: str
     color: str
     dash: str | tuple[float, tuple[float, ...]] = "solid"
 
@@ -46,18 +45,18 @@ class Metric:
 
 # Okabe and Ito's colours; LeapAlign is vermilion in every figure, its variants are its neighbours.
 RUNS = {
-    "base": RunStyle("Base model", "#8A8A8A", (0, (1, 1.2))),
-    "dance_grpo": RunStyle("DanceGRPO", "#CC79A7", (0, (4, 1.5))),
-    "mix_grpo": RunStyle("MixGRPO", "#B98900", (0, (4, 1.5, 1, 1.5))),
-    "refl": RunStyle("ReFL", "#0072B2"),
-    "draft_lv": RunStyle("DRaFT-LV", "#3FA7DC", (0, (5, 1.2))),
-    "drtune": RunStyle("DRTune", "#009E73"),
-    "leapalign": RunStyle("LeapAlign", "#D55E00"),
-    "leapalign-early-half": RunStyle("LeapAlign, timesteps [0, ½]", "#0072B2", (0, (5, 1.2))),
-    "leapalign-alpha-0": RunStyle("LeapAlign, α = 0", "#0072B2", (0, (5, 1.2))),
-    "leapalign-alpha-1": RunStyle("LeapAlign, α = 1", "#8E5BA6", (0, (2, 1.2))),
-    "leapalign-weight-dj": RunStyle("LeapAlign, weighted by d_j", "#0072B2", (0, (5, 1.2))),
-    "leapalign-weight-none": RunStyle("LeapAlign, unweighted", "#8E5BA6", (0, (2, 1.2))),
+    "base": RunStyle("#8A8A8A", (0, (1, 1.2))),
+    "dance_grpo": RunStyle("#CC79A7", (0, (4, 1.5))),
+    "mix_grpo": RunStyle("#B98900", (0, (4, 1.5, 1, 1.5))),
+    "refl": RunStyle("#0072B2"),
+    "draft_lv": RunStyle("#3FA7DC", (0, (5, 1.2))),
+    "drtune": RunStyle("#009E73"),
+    "leapalign": RunStyle("#D55E00"),
+    "leapalign-early-half": RunStyle("#8E5BA6", (0, (5, 1.2))),
+    "leapalign-alpha-0": RunStyle("#8E5BA6", (0, (5, 1.2))),
+    "leapalign-alpha-1": RunStyle("#94715A", (0, (2, 1.2))),
+    "leapalign-weight-dj": RunStyle("#8E5BA6", (0, (5, 1.2))),
+    "leapalign-weight-none": RunStyle("#94715A", (0, (2, 1.2))),
 }
 
 REFERENCE = "leapalign"
@@ -82,5 +81,5 @@ METRICS = {metric.key: metric for metric in (HPSV2, PICKSCORE, HPSV3, GENEVAL, *
 
 
 def run_style(run: str) -> RunStyle:
-    """The style of a run; one that has none of its own is labelled by its name, in grey."""
-    return RUNS.get(run, RunStyle(run, "#5C6670", (0, (3, 1, 1, 1))))
+    """The style of a run; one that has none of its own is grey."""
+    return RUNS.get(run, RunStyle("#5C6670", (0, (3, 1, 1, 1))))
