@@ -21,7 +21,7 @@ def test_every_run_is_trained_generated_and_scored_once(pristine):
 
 
 def test_seeds_multiply_the_trainings_but_not_the_base(pristine):
-    planned = pristine.planned(config="seeds=3")
+    planned = pristine.planned(config="scale=smoke seeds=3")
     trained = len(load_scale("smoke").runs) - 1
     assert planned["train"] == 3 * trained
     assert planned["generate"] == 3 * trained + 1

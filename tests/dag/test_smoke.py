@@ -33,7 +33,7 @@ def test_touched_or_edited_code_retrains_nothing(edited):
 
 
 def test_an_edited_setting_retrains_exactly_its_runs(edited):
-    edited.edit("baselines/configs/drtune.yaml", "active: 2", "active: 1")
+    edited.edit("leapalign/configs/leapalign.yaml", "nesting: 0.3", "nesting: 0.4")
     planned = edited.planned()
     assert planned["train"] == planned["generate"] == planned["score"] == planned["ledger"] == 1
 

@@ -33,6 +33,7 @@ class Workspace:
     @classmethod
     def make(cls, folder: Path) -> Workspace:
         """Copy the suite into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
         ignored = shutil.ignore_patterns("__pycache__")
         for name in COPIED:
             source, target = ROOT / name, folder / name
@@ -58,9 +59,9 @@ class Workspace:
             check=False,
         )
 
-    def planned(self, target: str = "all", config: str = "") -> dict[str, int]:
+    def planned(self, target: str = "all", config: str = "scale=smoke") -> dict[str, int]:
         """The jobs a dry run plans, by rule; empty if there is nothing to do."""
-        done = self.snakemake(f"{target} --dry-run --cores 2 --config scale=smoke {config}")
+        done = self.snakemake(f"{target} --dry-run --cores 2 --config {config}")
         assert done.returncode == 0, done.stdout + done.stderr
         return job_counts(done.stdout)
 
