@@ -9,6 +9,8 @@ from typing import Any
 from leapalign.experiments import Exhibit
 from paper import numbers
 from paper.ledger import Ledger
+from paper.names import run_label
+from paper.notes import remarks
 from paper.provenance import Provenance
 from paper.published import published
 from paper.style import METRICS, REFERENCE
@@ -83,7 +85,7 @@ SETTINGS = (
 
 
 def deviations_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
-    """Every setting of the paper beside ours; those that differ are marked."""
+    """Every setting of the paper beside ours, and what single runs change of the shared budget."""
     rows = tuple(row for setting in SETTINGS if (row := _row(setting, ledger)) is not None)
     columns = (Column("published", "Paper"), Column("ours", "Here"), Column("differs", "Differs"))
     differing = sum(row.cells[2].words == "yes" for row in rows)
@@ -91,7 +93,9 @@ def deviations_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
         f"{differing} of {len(rows)} settings differ from the paper's FLUX.1-dev runs. "
         "Ours are read from the ledger's provenance."
     )
-    return Table(name, exhibit.title, "Setting", columns, rows, (Note(about),))
+    texts = [f"{run_label(run)}: {text}" for run in exhibit.runs for text in remarks(ledger, run)]
+    notes = tuple(Note(text) for text in [about, *texts])
+    return Table(name, exhibit.title, "Setting", columns, rows, notes)
 
 
 def _row(setting: Setting, ledger: Ledger) -> Row | None:
@@ -102,13 +106,14 @@ def _row(setting: Setting, ledger: Ledger) -> Row | None:
     ours = setting.find(record, ledger) if record else None
     if ours is None and theirs is None:
         return None
-    differs = "yes" if ours is not None and not _equal(ours, theirs) else ""
-    written = (
-        numbers.NOTHING if value is None else numbers.setting(value) for value in (theirs, ours)
+    cells = (
+        "not stated" if theirs is None else numbers.setting(theirs),
+        numbers.NOTHING if ours is None else numbers.setting(ours),
+        "yes" if None not in (ours, theirs) and not _equal(ours, theirs) else "",
     )
-    cells = tuple(Cell(words=words) for words in (*written, differs))
-    return Row(setting.key, setting.label, cells)
+    return Row(setting.key, setting.label, tuple(Cell(words=words) for words in cells))
 
 
 def _equal(ours: object, theirs: object) -> bool:
+    """Whether two settings read the same, so that 3.5 and 3.50, or a list and a tuple, agree."""
     return numbers.setting(ours) == numbers.setting(theirs)

@@ -30,7 +30,7 @@ class Footnotes:
 
 def footnotes(ledger: Ledger, runs: Sequence[str]) -> Footnotes:
     """Every run's gap, declared deviations, and undeclared differences from the reference."""
-    texts = {run: _texts(ledger, run) for run in runs}
+    texts = {run: remarks(ledger, run) for run in runs}
     numbered = number_notes(text for several in texts.values() for text in several)
     marks = {run: tuple(numbered[text].mark for text in several) for run, several in texts.items()}
     return Footnotes(marks, tuple(numbered.values()))
@@ -87,7 +87,7 @@ def verdict(found: Verdict) -> str:
     return f"{found.claim.where}: {found.claim.text} Here: {found.outcome.value}{measured}."
 
 
-def _texts(ledger: Ledger, run: str) -> list[str]:
+def remarks(ledger: Ledger, run: str) -> list[str]:
     """A run's gap, or how its budget differs from what compared runs share."""
     if gap := ledger.gap(run):
         return [f"No results: {gap}."]

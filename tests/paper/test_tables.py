@@ -173,7 +173,9 @@ def test_settings_that_differ_from_the_paper_say_so(estimates: Estimates) -> Non
     assert words["weight_decay"][2] == ""
     assert words["learning_rate"][0] == "1×10⁻⁵"
     differing = sum(row[2] == "yes" for row in words.values())
-    assert f"{differing} of {len(words)} settings differ" in table.notes[-1].text
+    assert f"{differing} of {len(words)} settings differ" in table.notes[0].text
+    assert words["clip"][0] == "not stated"
+    assert any(note.text.startswith("DanceGRPO: steps = 16") for note in table.notes)
 
 
 @pytest.mark.parametrize("name", NAMES)
