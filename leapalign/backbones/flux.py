@@ -161,17 +161,18 @@ class Flux:
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> FluxPrompts:
-        """The prompts' encodings, each computed once."""
-        missing = list(dict.fromkeys(prompt for prompt in prompts if prompt not in self._encoded))
-        if missing:
-            length = min(MAX_SEQUENCE, self.pipeline.tokenizer_2.model_max_length)
-            tokens, pooled, _ = self.pipeline.encode_prompt(
-                prompt=missing, prompt_2=None, max_sequence_length=length
-            )
-            for n, prompt in enumerate(missing):
-                self._encoded[prompt] = FluxPrompts(
-                    tokens[n : n + 1].clone(), pooled[n : n + 1].clone()
+        """The prompts' encodings, each computed once and alone.
+
+        The last bits of a batch's encodings depend on what else is in it, and a resumed run meets
+        its prompts in other company than an unbroken one.
+        """
+        length = min(MAX_SEQUENCE, self.pipeline.tokenizer_2.model_max_length)
+        for prompt in prompts:
+            if prompt not in self._encoded:
+                tokens, pooled, _ = self.pipeline.encode_prompt(
+                    prompt=prompt, prompt_2=None, max_sequence_length=length
                 )
+                self._encoded[prompt] = FluxPrompts(tokens, pooled)
         parts = [self._encoded[prompt] for prompt in prompts]
         return FluxPrompts(
             torch.cat([part.tokens for part in parts]), torch.cat([part.pooled for part in parts])

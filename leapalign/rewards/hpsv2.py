@@ -96,10 +96,9 @@ class HPSv2(Reward):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Normalised text embeddings; each prompt is computed once and kept."""
-        if new := list(dict.fromkeys(p for p in prompts if p not in self._texts)):
-            tokens = self.tokenizer(new).to(self.model.logit_scale.device)
-            self._texts.update(
-                zip(new, self.model.encode_text(tokens, normalize=True), strict=True)
-            )
+        """Normalised text embeddings; each prompt's is computed once, alone, and kept."""
+        for prompt in prompts:
+            if prompt not in self._texts:
+                tokens = self.tokenizer([prompt]).to(self.model.logit_scale.device)
+                self._texts[prompt] = self.model.encode_text(tokens, normalize=True)[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])

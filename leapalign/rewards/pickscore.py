@@ -92,17 +92,17 @@ class PickScore(Reward):
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> Float[Tensor, "batch dim"]:
-        """Normalised text embeddings; each prompt is computed once and kept."""
-        if new := list(dict.fromkeys(p for p in prompts if p not in self._texts)):
-            tokens = self.tokenizer(
-                new,
-                padding=True,
-                truncation=True,
-                max_length=self.model.config.text_config.max_position_embeddings,
-                return_tensors="pt",
-            ).to(self.model.device)
-            features = F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1)
-            self._texts.update(zip(new, features, strict=True))
+        """Normalised text embeddings; each prompt's is computed once, alone, and kept."""
+        for prompt in prompts:
+            if prompt not in self._texts:
+                tokens = self.tokenizer(
+                    [prompt],
+                    truncation=True,
+                    max_length=self.model.config.text_config.max_position_embeddings,
+                    return_tensors="pt",
+                ).to(self.model.device)
+                features = self.model.get_text_features(**tokens).pooler_output
+                self._texts[prompt] = F.normalize(features, dim=-1)[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,11 @@ class Field:
 
     def __call__(self, x: Tensor, time: Tensor) -> Tensor:
         return (x - self.target) * time[:, None, None]
+
+    def __getitem__(self, rows: Tensor | slice) -> Field:
+        part = copy.copy(self)
+        part.target = self.target[rows]
+        return part
 
 
 class Backbone:
