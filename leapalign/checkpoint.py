@@ -17,8 +17,15 @@ from leapalign.errors import UserError
 
 SETTINGS = "settings.json"
 # What reading a cut, changed or missing file of a checkpoint raises.
-DAMAGE = (OSError, RuntimeError, ValueError, LookupError, EOFError)
-DAMAGE += (UnpicklingError, SafetensorError)
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    LookupError,
+    EOFError,
+    UnpicklingError,
+    SafetensorError,
+)
 
 
 @dataclass

@@ -29,10 +29,14 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.filename is None and error.errno is None:
                 raise
-            sys.stderr.write(f"error: {error.strerror}: {error.filename or 'output'}; {remedy(error)}\n")
+            sys.stderr.write(
+                f"error: {error.strerror}: {error.filename or 'output'}; {remedy(error)}\n"
+            )
             raise SystemExit(1) from None
         except KeyboardInterrupt:
-            sys.stderr.write("interrupted: what was finished is kept; run the same command again to go on\n")
+            sys.stderr.write(
+                "interrupted: what was finished is kept; run the same command again to go on\n"
+            )
             raise SystemExit(INTERRUPTED) from None
 
     return guarded

@@ -126,14 +126,16 @@ def set_key(file, *keys, value):
 POCKET = str(SCALES / "pocket.yaml")
 BROKEN = {
     "scale, unknown key": (
-        set_key(POCKET, "trainning", value={}), POCKET, "`trainning`", "did you mean `training`?",
+        set_key(POCKET, "trainning", value={}),
+        POCKET, "`trainning`", "did you mean `training`?",
     ),
     "scale, unknown nested key": (
         set_key(POCKET, "training", "optimizer", "lrate", value=1),
         POCKET, "`training.optimizer.lrate`", "did you mean `lr`?",
     ),
     "scale, wrong value": (
-        set_key(POCKET, "training", "iterations", value=0), POCKET, "`training.iterations`", "given: 0",
+        set_key(POCKET, "training", "iterations", value=0),
+        POCKET, "`training.iterations`", "given: 0",
     ),
     "scale, method's settings": (
         set_key(POCKET, "methods", "leapalign", "settings", value={"tua": 1}),
@@ -144,20 +146,24 @@ BROKEN = {
         LEAPALIGN, "`settings.nestin`", "did you mean `nesting`?",
     ),
     "method, wrong value": (
-        set_key(LEAPALIGN, "settings", "weighting", value="bth"), LEAPALIGN, "`settings.weighting`", "both",
+        set_key(LEAPALIGN, "settings", "weighting", value="bth"),
+        LEAPALIGN, "`settings.weighting`", "both",
     ),
     "method, value out of range": (
-        set_key(LEAPALIGN, "settings", "nesting", value=2), LEAPALIGN, "nesting", "[0, 1]",
+        set_key(LEAPALIGN, "settings", "nesting", value=2),
+        LEAPALIGN, "nesting", "[0, 1]",
     ),
     "method, unknown class": (
         set_key(LEAPALIGN, "method", value="leapalign.leap:LeapAlgn"),
         LEAPALIGN, "`method`", "did you mean `LeapAlign`?",
     ),
     "method, unknown module": (
-        set_key(LEAPALIGN, "method", value="leapalign.leep:LeapAlign"), LEAPALIGN, "`method`", "leapalign.leep",
+        set_key(LEAPALIGN, "method", value="leapalign.leep:LeapAlign"),
+        LEAPALIGN, "`method`", "leapalign.leep",
     ),
     "method, unknown preset": (
-        set_key(LEAPALIGN, "preset", value="offical"), LEAPALIGN, "`preset`", "no preset `offical`",
+        set_key(LEAPALIGN, "preset", value="offical"),
+        LEAPALIGN, "`preset`", "no preset `offical`",
     ),
     "method, deviation from nothing": (
         set_key(LEAPALIGN, "deviation", value={"batchs": {"value": 1, "reason": "r"}}),
