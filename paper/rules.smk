@@ -38,7 +38,7 @@ for name, exhibit in suite.experiments.tables.items():
             name=name,
             title=exhibit.title,
             seeds=SEEDS,
-            ledger=f"{suite.folder}/ledger",
+            ledger=lambda wildcards: f"{suite.folder}/ledger",
             out=subpath(output.csv, parent=True),
             code=PAPER_CODE,
         message:
@@ -74,7 +74,7 @@ for name, exhibit in suite.experiments.figures.items():
             name=name,
             title=exhibit.title,
             seeds=SEEDS,
-            ledger=f"{suite.folder}/ledger",
+            ledger=lambda wildcards: f"{suite.folder}/ledger",
             out=subpath(output.png, parent=True),
             code=PAPER_CODE,
         message:
@@ -100,7 +100,7 @@ rule report:
         seconds=suite.seconds("render"),
     params:
         seeds=SEEDS,
-        root=suite.folder,
+        root=subpath(output[0], ancestor=2),
         code=PAPER_CODE,
     message:
         "report"
@@ -109,15 +109,11 @@ rule report:
         " --rendered {params.root:q} > {log:q} 2>&1"
 
 
-def committed(wildcards):
-    """Every file of a scale's committed ledger."""
-    folder = COMMITTED / wildcards.committed
-    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
-
-
 rule render:
     input:
-        committed,
+        lambda wildcards: sorted(
+            map(str, (COMMITTED / wildcards.committed).rglob("*.*"))
+        ),
     output:
         report="results/paper/{committed}/report/index.html",
         tables=directory("results/paper/{committed}/tables"),

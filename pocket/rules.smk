@@ -15,7 +15,7 @@ rule pocket_base:
         "../environment.yml"
     threads: 1
     params:
-        out=f"{REBUILT}/base",
+        out=subpath(output[0], strip_suffix=".done"),
     message:
         "rebuild the pocket base model"
     shell:
@@ -34,7 +34,7 @@ rule pocket_samples:
         "../environment.yml"
     threads: 1
     params:
-        base=rules.pocket_base.params.out,
+        base=subpath(input[0], strip_suffix=".done"),
         out=subpath(output[0], parent=True),
     message:
         "sample the rebuilt base model for the rewards' preferences"
@@ -44,7 +44,8 @@ rule pocket_samples:
 
 rule pocket_reward:
     input:
-        rules.pocket_samples.output,
+        samples=rules.pocket_samples.output,
+        base=rules.pocket_base.output,
     output:
         touch(f"{REBUILT}/{{metric}}.done"),
     log:
@@ -53,9 +54,9 @@ rule pocket_reward:
         "../environment.yml"
     threads: 1
     params:
-        out=f"{REBUILT}/{{metric}}",
-        samples=subpath(input[0], parent=True),
-        base=rules.pocket_base.params.out,
+        out=subpath(output[0], strip_suffix=".done"),
+        samples=lambda wildcards, input: Path(input.samples[0]).parent,
+        base=lambda wildcards, input: input[-1].removesuffix(".done"),
     message:
         "rebuild the pocket reward {wildcards.metric}"
     shell:
