@@ -1,1 +1,1 @@
-"""Training of the pocket rewards: miniatures of HPSv2.1, PickScore and HPSv3 in their own file formats."""
+"""Training of the pocket rewards: HPSv2.1, PickScore and HPSv3 in miniature, in their formats."""

@@ -44,8 +44,10 @@ def fresh(tag: str, count: int, rng: np.random.Generator) -> tuple[NDArray, NDAr
 
 
 def accuracies(reward: Reward, count: int, seed: int = SEED) -> dict[str, float]:
-    """Per task the share of fresh renders that score above a minimally wrong caption, and over a
-    spoilt copy ("degraded")."""
+    """The shares of fresh renders that score higher than they should be beaten by.
+
+    Per task: under the own prompt than under a minimally wrong one; "degraded": than a spoilt copy.
+    """
     rng = np.random.default_rng(seed)
     shares, spoilt = {}, []
     for tag in TAGS:
@@ -58,8 +60,11 @@ def accuracies(reward: Reward, count: int, seed: int = SEED) -> dict[str, float]
 
 
 def generated_accuracy(reward: Reward, examples: Examples) -> tuple[float, int]:
-    """Over pairs of generated images, one right and one wrong for a prompt that one of them was made
-    for: the share ordered as the judge orders them, and the number of pairs."""
+    """How well a reward orders two images of one prompt, one right and one wrong by the judge.
+
+    Returns:
+        The share of the pairs in the judge's order, and the number of pairs.
+    """
     right = examples.credit == 1
     won = total = 0
     for row in np.unique(examples.prompt):
@@ -79,7 +84,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
     parser.add_argument("--metric", choices=REWARDS, nargs="+", default=list(REWARDS))
-    parser.add_argument("--samples", type=Path, help="folder of the base's images, unseen in training")
+    parser.add_argument(
+        "--samples", type=Path, help="folder of the base's images, unseen in training"
+    )
     parser.add_argument("--count", type=int, default=300, help="fresh renders for each task")
     args = parser.parse_args()
     examples = read_samples(args.samples) if args.samples else None

@@ -10,12 +10,15 @@ from torch.nn import functional as F
 
 from pocket.rewards.data import Examples, wrong_rows
 from pocket.rewards.facts import prompt_table
+from pocket.rewards.grid import lesson
+from pocket.world import TAGS
 
-# CLIP's largest logit scale; a cosine of CENTER is an even chance that the image fulfils the prompt.
+# CLIP's largest logit scale; at a cosine of CENTER the image fulfils the prompt or not, evenly.
 SCALE, CENTER = 100.0, 0.25
-RANDOM_PROMPTS = 64
+# Numbers and relations are the hardest to see.
+ATTENTION = {"counting": 3.0, "position": 3.0}
 RIVALS = 4
-LEAST_GAP = 0.05
+LEAST_GAP = 0.02
 
 
 class Contrast:
@@ -25,23 +28,22 @@ class Contrast:
         """Compare the student's image embeddings with these embeddings of all prompts."""
         self.student = student
         self.texts = texts
+        tag = torch.from_numpy(prompt_table().tag)
+        attention = torch.tensor([ATTENTION.get(name, 1.0) for name in TAGS])
+        self.attention = (attention / torch.bincount(tag))[tag]
 
     def __call__(
         self, batch: Examples, pixels: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The loss of the preferences and that of the cells."""
-        features, cells = self.student.look(pixels)
-        wrong = wrong_rows(batch.prompt, rng)
-        random = rng.integers(len(prompt_table().texts), size=RANDOM_PROMPTS)
-        rows, columns = np.unique(
-            np.concatenate([batch.prompt, wrong, random]), return_inverse=True
-        )
-        own, bad = torch.from_numpy(columns[: 2 * len(batch)]).view(2, -1)
-        logits = SCALE * (features @ self.texts[rows].T - CENTER)
-        target = batch.target()[:, rows]
-        weight = torch.from_numpy(batch.certain[:, rows]).float()
+        """The loss of the preferences and that of the grid."""
+        features, answers = self.student.look(pixels)
+        logits = SCALE * (features @ self.texts.T - CENTER)
+        target = batch.target()
+        weight = torch.from_numpy(batch.certain) * self.attention
+        own = torch.from_numpy(batch.prompt)
+        bad = torch.from_numpy(wrong_rows(batch.prompt, rng))
         loss = absolute(logits, target, weight, own, bad) + ordering(logits, target, own, bad)
-        return loss, cell_loss(cells, batch)
+        return loss, lesson(answers, batch.cells)
 
 
 def absolute(logits: Tensor, target: Tensor, weight: Tensor, own: Tensor, bad: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ def absolute(logits: Tensor, target: Tensor, weight: Tensor, own: Tensor, bad: T
     loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     full, some = weight * (target > 0.5), weight * ((target > 0) & (target <= 0.5))
     groups = (full, some, weight)
-    balanced = sum((loss * group).sum() / group.sum().clamp(min=1) for group in groups)
+    balanced = sum((loss * group).sum() / group.sum().clamp(min=1e-6) for group in groups)
     every = torch.arange(len(own))
     return balanced + loss[every, own].mean() + loss[every, bad].mean()
 
@@ -70,11 +72,3 @@ def preference(margin: Tensor, gap: Tensor) -> Tensor:
     """-log P(the better one wins) (Bradley and Terry), over the pairs whose targets differ."""
     counts = (gap.abs() > LEAST_GAP).float()
     return (F.softplus(-margin * gap.sign()) * counts).sum() / counts.sum().clamp(min=1)
-
-
-def cell_loss(cells: Tensor, batch: Examples) -> Tensor:
-    """Cross entropy of what each cell shows; empty cells count less, unknown ones not at all."""
-    labels = torch.from_numpy(batch.cells)
-    loss = F.cross_entropy(cells.flatten(2), labels, ignore_index=-1, reduction="none")
-    weight = torch.where(labels == 0, 0.2, 1.0) * (labels >= 0)
-    return (loss * weight).sum() / weight.sum().clamp(min=1)

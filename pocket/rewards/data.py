@@ -1,4 +1,4 @@
-"""Training images with what they show: clean renders made on the fly, and a pool of labelled others."""
+"""Training images with what they show: clean renders made on the fly, and pools of others."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pocket.rewards.facts import certain, credit, facts_of_scene, prompt_table
+from pocket.rewards.grid import EMPTY
 from pocket.world import (
     CELL,
     CELLS,
@@ -27,8 +28,6 @@ from pocket.world import (
     wrong_caption,
 )
 
-EMPTY = 0
-KINDS = 1 + len(SHAPES) * len(COLORS)
 CROWD = 5
 COLOR_NAMES = tuple(COLORS)
 
@@ -66,15 +65,24 @@ class Examples:
         return torch.from_numpy(self.images).permute(0, 3, 1, 2).float() / 255
 
     def target(self) -> Tensor:
-        """What a reward should say of each image and prompt, in [0, 1]: credit, less for poor quality."""
+        """What a reward should say of each image and prompt, in [0, 1]: credit times quality."""
         return torch.from_numpy(self.credit * (0.5 + 0.5 * self.quality[:, None]))
 
 
 def concatenate(parts: Sequence[Examples]) -> Examples:
     """One table from several."""
     return Examples(
-        *(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Examples))
+        *(
+            np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(Examples)
+        )
     )
+
+
+def interleave(first: Examples, second: Examples) -> Examples:
+    """Row by row one of each."""
+    both = concatenate([first, second])
+    return both.take(np.arange(len(both)).reshape(2, -1).T.ravel())
 
 
 def cell_labels(scene: Scene) -> NDArray[np.int64]:
@@ -128,18 +136,17 @@ def wrong_rows(rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.
 
 
 class Pool:
-    """Labelled images to draw batches from, in neighbouring pairs that share a prompt."""
+    """Labelled images to draw batches from, in neighbouring pairs of one group."""
 
-    def __init__(self, examples: Examples) -> None:
-        """Index the images by their prompts."""
+    def __init__(self, examples: Examples, group: NDArray[np.int64]) -> None:
+        """Images that are best compared share a `group`: a prompt's, or an image's copies."""
         self.examples = examples
-        order = np.argsort(examples.prompt, kind="stable")
-        prompts, starts = np.unique(examples.prompt[order], return_index=True)
-        self.groups = dict(zip(prompts.tolist(), np.split(order, starts[1:]), strict=True))
+        _, self.group = np.unique(group, return_inverse=True)
+        order = np.argsort(self.group, kind="stable")
+        self.members = np.split(order, np.cumsum(np.bincount(self.group))[:-1])
 
     def draw(self, count: int, rng: np.random.Generator) -> Examples:
-        """About `count` images: pairs of one prompt where there are two, prompts by their images."""
+        """`count` images: pairs from a group, groups by their sizes."""
         first = rng.integers(len(self.examples), size=count // 2)
-        groups = [self.groups[int(self.examples.prompt[row])] for row in first]
-        second = [group[rng.integers(len(group))] for group in groups]
+        second = [rng.choice(self.members[self.group[row]]) for row in first]
         return self.examples.take(np.stack([first, second], 1).ravel())

@@ -1,7 +1,8 @@
 """What an image shows, and how far it fulfils each of the world's 1,116 prompts.
 
-One table of facts decides about all prompts at once, so that every training image can be compared with any prompt. The
-decisions are GenEval's (see `eval.geneval.judge`); the credit of a prompt that is not fulfilled is partial.
+One table of facts decides about all prompts at once, so that every training image can be compared
+with any prompt. The decisions are GenEval's (see `eval.geneval.judge`); the credit of a prompt that
+is not fulfilled is partial.
 """
 
 from __future__ import annotations
@@ -27,11 +28,10 @@ class Facts:
     """Per shape (S = 6): how many there are, and where and in which colour the best of them is.
 
     Attributes:
-        count: Objects detected with the confidence that counting asks for [S].
-        present: Whether any object was detected [S].
-        unique: Whether it is plain which object is the best one [S].
-        color: Index of the best object's colour, -1 for none [S].
-        relation: Whether the best object of a shape stands in a relation to that of another [S, S, 4].
+        count: Objects detected with the confidence that counting asks for [S]. present: Whether any
+        object was detected [S]. unique: Whether it is plain which object is the best one [S].
+        color: Index of the best object's colour, -1 for none [S]. relation: Whether the best object
+        of a shape stands in a relation to that of another [S, S, 4].
     """
 
     count: NDArray[np.int64]
@@ -121,11 +121,13 @@ def prompt_table() -> PromptTable:
             count[row] = metadata["include"][0]["count"]
     texts = tuple(metadata["prompt"] for metadata in prompts)
     tag = np.array([TAGS.index(metadata["tag"]) for metadata in prompts])
-    return PromptTable(texts, tag, shape, color, count, relation, {t: i for i, t in enumerate(texts)})
+    return PromptTable(
+        texts, tag, shape, color, count, relation, {t: i for i, t in enumerate(texts)}
+    )
 
 
 def credit(facts: Facts) -> NDArray[np.float32]:
-    """For each prompt: 1 where the image fulfils it, else at most PARTIAL, by the share fulfilled."""
+    """Per prompt: 1 where the image fulfils it, else at most PARTIAL, by the share fulfilled."""
     table = prompt_table()
     a, b = table.shape
     paired = b >= 0

@@ -2,51 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from pocket.rewards.data import Examples
-from pocket.rewards.facts import prompt_table
 from pocket.detector import detect
+from pocket.rewards.data import Examples, interleave
+from pocket.rewards.loop import norm
 from pocket.rewards.pool import label
-from pocket.rewards.train import norm
 
 STEPS = 8
+LENGTHS = (1.0, 8.0)
 BATCH = 64
 
 
 def ascended(
-    score: Callable[[Tensor, list[str]], Tensor],
+    student: nn.Module,
+    texts: Float[Tensor, "prompts dim"],
     examples: Examples,
     rng: np.random.Generator,
 ) -> Examples:
-    """The examples' images after gradient ascent on their own prompts, labelled anew.
+    """The examples, each followed by its image after gradient ascent on its own prompt.
 
     Args:
-        score: A reward's differentiable score.
+        student: A dual encoder.
+        texts: Its embeddings of all prompts.
         examples: Where to start.
         rng: Decides how far each image goes (L2, images in [0, 1]).
     """
-    images = np.concatenate([
-        climb(score, examples.take(slice(start, start + BATCH)), rng)
-        for start in range(0, len(examples), BATCH)
-    ])
-    return label(images, examples.prompt, [detect(image) for image in images])
+    climbed = np.concatenate(
+        [
+            climb(student, texts, examples.take(slice(start, start + BATCH)), rng)
+            for start in range(0, len(examples), BATCH)
+        ]
+    )
+    return interleave(
+        examples, label(climbed, examples.prompt, [detect(image) for image in climbed])
+    )
 
 
 def climb(
-    score: Callable[[Tensor, list[str]], Tensor], examples: Examples, rng: np.random.Generator
+    student: nn.Module,
+    texts: Float[Tensor, "prompts dim"],
+    examples: Examples,
+    rng: np.random.Generator,
 ) -> NDArray[np.uint8]:
     """Normalised gradient steps, of a random total length for each image."""
-    texts = [prompt_table().texts[row] for row in examples.prompt]
+    own = texts[torch.from_numpy(examples.prompt)]
+    length = torch.from_numpy(rng.uniform(*LENGTHS, (len(examples), 1, 1, 1))).float()
     pixels = examples.pixels()
-    length = torch.from_numpy(rng.uniform(1, 8, (len(examples), 1, 1, 1))).float()
     for _ in range(STEPS):
         pixels.requires_grad_(True)
-        (slope,) = torch.autograd.grad(score(pixels, texts).sum(), pixels)
+        score = (student.look(pixels)[0] * own).sum()
+        (slope,) = torch.autograd.grad(score, pixels)
         pixels = (pixels.detach() + length / STEPS * slope / norm(slope)).clamp(0, 1)
     return (pixels * 255).round().byte().permute(0, 2, 3, 1).numpy()

@@ -1,4 +1,4 @@
-"""The pocket HPSv2.1: an open_clip model with CLIP's convolutional image tower."""
+"""The pocket HPSv2.1: an open_clip model whose patches are the grid's cells."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch.nn import functional as F
 
 from leapalign.rewards.hpsv2 import CONFIG, WEIGHTS
 from leapalign.rewards.images import MEAN, STD, normalize
-from pocket.rewards.data import KINDS
+from pocket.rewards.grid import ANSWERS, PER_SHAPE, Answers
 from pocket.text import make_clip_tokenizer
-from pocket.world import SIZE, all_prompts
+from pocket.world import CELL, SHAPES, SIZE, all_prompts
 
 EMBEDDING, CONTEXT = 256, 16
-VISION = {"image_size": SIZE, "layers": [1, 1, 2, 2], "width": 20, "head_width": 32}
+VISION = {"image_size": SIZE, "patch_size": CELL, "layers": 5, "width": 128, "head_width": 32}
 TEXT = {"context_length": CONTEXT, "width": 128, "heads": 4, "layers": 2}
 
 
 class HPSv2Student(nn.Module):
-    """The model in training, with a head that reads the grid's cells off the image tower."""
+    """The model in training, with a head that answers for the grid's cells."""
 
     def __init__(self) -> None:
         """Random weights; seed torch first."""
@@ -39,20 +39,26 @@ class HPSv2Student(nn.Module):
             CLIPTextCfg(**self.text_config),
             init_logit_scale=math.log(100),
         )
-        self.cell_head = nn.Conv2d(VISION["width"] * 16, KINDS, 1)
+        self.clip.visual.output_tokens = True
+        self.cells = nn.Linear(VISION["width"], ANSWERS)
+        self.shapes = nn.Linear(EMBEDDING, PER_SHAPE * len(SHAPES))
 
     def look(
         self, images: Float[Tensor, "batch 3 64 64"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch kinds 4 4"]]:
-        """Normalised image embeddings, and logits of what each cell shows."""
-        tower = self.clip.visual
-        x = tower.layer3(tower.layer2(tower.layer1(tower.stem(normalize(images)))))
-        return F.normalize(tower.attnpool(tower.layer4(x)), dim=-1), self.cell_head(x)
+    ) -> tuple[Float[Tensor, "batch dim"], Answers]:
+        """Normalised image embeddings, and what the dense lessons ask."""
+        pooled, tokens = self.clip.visual(normalize(images))
+        features = F.normalize(pooled, dim=-1)
+        return features, Answers(self.cells(tokens), self.shapes(EMBEDDING**0.5 * features))
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
         """Normalised text embeddings."""
         tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=CONTEXT, truncation=True, return_tensors="pt"
+            list(prompts),
+            padding="max_length",
+            max_length=CONTEXT,
+            truncation=True,
+            return_tensors="pt",
         )
         return self.clip.encode_text(tokens["input_ids"], normalize=True)
 
@@ -79,4 +85,5 @@ def save_tensors(state: dict[str, Tensor], path: Path) -> None:
     """Write a .safetensors file, atomically."""
     partial = path.with_suffix(".partial")
     save_file(state, partial, metadata={"format": "pt"})
+    partial.chmod(0o644)
     partial.replace(path)

@@ -1,25 +1,32 @@
-"""The pocket HPSv3: a tiny Qwen2-VL, one merged image token per cell of the grid, with the reward head."""
+"""The pocket HPSv3: a tiny Qwen2-VL with the reward head, one image token for each cell."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLImageProcessor
 
 from leapalign.rewards.hpsv3 import IMAGE_TOKEN, WEIGHTS, HPSv3, Rater
 from leapalign.rewards.instruction import FILE, PROMPT, REWARD_TOKEN, Instruction
-from pocket.rewards.data import KINDS
+from pocket.rewards.facts import prompt_table
+from pocket.rewards.grid import ANSWERS, Answers
 from pocket.rewards.hpsv2 import half_precision, save_tensors
 from pocket.rewards.tokenizer import train_tokenizer
 from pocket.world import CELLS, SIZE
 
 PATCH, MERGE, WIDTH = 8, 2, 128
 INSTRUCTION = f"{PROMPT} {REWARD_TOKEN}"
-MARKS = ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>", IMAGE_TOKEN, REWARD_TOKEN, "<|end|>")
+MARKS = (
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|video_pad|>",
+    IMAGE_TOKEN,
+    REWARD_TOKEN,
+    "<|end|>",
+)
 TEMPLATE = (
     "{% for message in messages %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
@@ -28,7 +35,7 @@ TEMPLATE = (
 
 
 class HPSv3Student(nn.Module):
-    """The model in training, with a head that reads the grid's cells off the image tokens."""
+    """The model in training, with a head that answers for the grid's cells."""
 
     def __init__(self) -> None:
         """Random weights; seed torch first."""
@@ -40,18 +47,38 @@ class HPSv3Student(nn.Module):
         )
         self.reward = HPSv3(rater, tokenizer, processor, Instruction(INSTRUCTION))
         self.rater = rater.requires_grad_(True)
-        self.cell_head = nn.Linear(WIDTH, KINDS)
+        self.cells = nn.Linear(WIDTH, ANSWERS)
+        tokens = self.reward.tokenize((SIZE, SIZE), prompt_table().texts)["input_ids"]
+        start = int((tokens[0] == tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).nonzero().max()) + 2
+        self.preamble, self.prompts = tokens[0, :start], tokens[:, start:]
 
     def rate(
-        self, images: Float[Tensor, "batch 3 64 64"], prompts: Sequence[Sequence[str]]
-    ) -> tuple[list[Float[Tensor, "batch 2"]], Float[Tensor, "batch kinds 4 4"]]:
-        """Mean and log sigma of the images' ratings, for each list of prompts, and logits of the cells."""
-        seen = self.reward.see(images)
-        texts = [text for batch in prompts for text in batch]
-        tokens = self.reward.tokenize(images.shape[-2:], texts)
-        rated = self.rater(tokens, seen.repeat(len(prompts), 1)).chunk(len(prompts))
-        cells = self.cell_head(seen.unflatten(0, (len(images), CELLS, CELLS)))
-        return list(rated), cells.permute(0, 3, 1, 2)
+        self, images: Float[Tensor, "batch 3 64 64"], rows: Int[Tensor, "batch prompts"]
+    ) -> tuple[Float[Tensor, "batch prompts 2"], Answers]:
+        """Mean and log sigma of each image's rating under several prompts, and the dense answers.
+
+        The prompts of an image follow it in one sequence and do not see each other, so the image is
+        read once; each rating is what the prompt alone would get.
+        """
+        trunk, seen = self.rater.model, self.reward.see(images)
+        count, prompts = rows.shape
+        ids = torch.cat([self.preamble.expand(count, -1), self.prompts[rows].flatten(1)], dim=1)
+        words = trunk.language_model.embed_tokens(ids)
+        is_image = (ids == trunk.config.image_token_id)[..., None]
+        start, length = len(self.preamble), self.prompts.shape[1]
+        turn = torch.cat([torch.zeros(start), torch.arange(prompts * length) // length + 1])
+        order = torch.cat([torch.arange(start), start + torch.arange(prompts * length) % length])
+        visible = (turn[None] == 0) | (turn[None] == turn[:, None])
+        visible &= order[None] <= order[:, None]
+        hidden = trunk.language_model(
+            inputs_embeds=words.masked_scatter(is_image, seen),
+            attention_mask=visible.expand(count, 1, -1, -1),
+            position_ids=order.expand(3, count, -1),
+            use_cache=False,
+        ).last_hidden_state
+        rated = self.rater.rm_head(hidden[ids == self.rater.reward_token_id])
+        cells = self.cells(seen.unflatten(0, (count, CELLS * CELLS)))
+        return rated.unflatten(0, (count, prompts)), Answers(cells)
 
     def save(self, folder: Path) -> None:
         """Write a Qwen2-VL folder with the reward's weights under the official names."""
@@ -70,7 +97,7 @@ def official_name(name: str) -> str:
 
 
 def qwen_tokenizer() -> PreTrainedTokenizerFast:
-    """The world's words and Qwen2-VL's marks, with a chat template that holds image and text alone."""
+    """The world's words and Qwen2-VL's marks; the chat template holds image and text alone."""
     return PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(MARKS),
         pad_token="<|end|>",

@@ -9,6 +9,12 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pocket.detector import detect
+from pocket.rewards.data import Examples, renders
+from pocket.rewards.pool import label, spoil
+
+BATCH = 64
+
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, images: NDArray[np.uint8]) -> Float[Tensor, "batch c h w"]:
@@ -40,3 +46,18 @@ def disturb(latents: Float[Tensor, "batch c h w"], rng: np.random.Generator) -> 
     disturbed = torch.where(kind == 1, latents + level * scale * noise, latents)
     disturbed = torch.where(kind == 2, mixed, disturbed)
     return torch.where(kind == 3, patched, disturbed)
+
+
+def spoilt_renders(vae: AutoencoderKL, count: int, rng: np.random.Generator) -> Examples:
+    """Decoded and disturbed renders, half of them spoilt once more, labelled by the detector."""
+    clean = renders(count, rng)
+    decoded = np.concatenate(
+        [
+            decode(vae, disturb(encode(vae, clean.images[start : start + BATCH]), rng))
+            for start in range(0, count, BATCH)
+        ]
+    )
+    twice = [spoil(pair[rng.integers(2)], rng) for pair in zip(clean.images, decoded, strict=True)]
+    images = np.concatenate([decoded, np.stack(twice[: count // 2])])
+    rows = np.concatenate([clean.prompt, clean.prompt[: count // 2]])
+    return label(images, rows, [detect(image) for image in images])

@@ -1,8 +1,10 @@
 """Where each prompt shall lie in the embedding space, before any image is seen.
 
-Prompts that ask for the same thing share a direction: an object, an object of a colour, a number of objects, a relation of
-two. An image can then answer every prompt by how far it goes along each of these 138 directions, and a prompt's cosine is the
-sum of its parts. Learned from contrast alone, small towers find the objects in minutes and the relations hardly at all.
+Prompts that ask for the same thing share a direction: an object, an object of a colour, a number of
+objects, an object's part in a relation (being the left one, say). An image can then answer every
+prompt by how far it goes along each of these 90 directions, and a prompt's cosine is the sum of its
+parts. Learned from contrast alone, small towers find the objects in minutes and the relations
+hardly at all.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocket.rewards.facts import prompt_table
-from pocket.world import COLORS, SHAPES
+from pocket.rewards.facts import RELATIONS, prompt_table
+from pocket.world import OPPOSITE
 
 COMMON = 0.3
 BATCH, STEPS, RATE = 96, 1000, 2e-3
@@ -26,9 +28,10 @@ def parts(row: int) -> list[tuple[object, float]]:
     if table.count[row]:
         return [(("count", a, table.count[row]), 1.0)]
     if relation >= 0:
-        # "b left of a" and "a right of b" are one fact; relations come in opposite pairs.
-        first, second, kind = (b, a, relation) if relation % 2 == 0 else (a, b, relation - 1)
-        return [(("relation", first, second, kind), 1.4), (("object", a), 0.7), (("object", b), 0.7)]
+        # "b left of a": b plays the left one's part, a the right one's, as in "a right of b".
+        opposite = RELATIONS.index(OPPOSITE[RELATIONS[relation]])
+        roles = [(("role", b, relation), 1.0), (("role", a, opposite), 1.0)]
+        return [*roles, (("object", a), 0.5), (("object", b), 0.5)]
     objects = [(a, c)] + ([(b, d)] if b >= 0 else [])
     return [(("object", s) if color < 0 else ("colored", s, color), 1.0) for s, color in objects]
 

@@ -13,10 +13,10 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
 from leapalign.rewards.images import normalize
 from leapalign.rewards.pickscore import WEIGHTS
-from pocket.rewards.data import KINDS
+from pocket.rewards.grid import ANSWERS, PER_SHAPE, Answers
 from pocket.rewards.hpsv2 import half_precision, save_tensors
 from pocket.text import make_clip_tokenizer
-from pocket.world import CELL, CELLS, SIZE, all_prompts
+from pocket.world import CELL, SHAPES, SIZE, all_prompts
 
 EMBEDDING, CONTEXT = 256, 16
 VISION = {
@@ -37,7 +37,7 @@ TEXT = {
 
 
 class PickScoreStudent(nn.Module):
-    """The model in training, with a head that reads the grid's cells off the patches."""
+    """The model in training, with a head that answers for the grid's cells."""
 
     def __init__(self) -> None:
         """Random weights; seed torch first."""
@@ -56,16 +56,18 @@ class PickScoreStudent(nn.Module):
             logit_scale_init_value=math.log(100),
         )
         self.clip = CLIPModel(config)
-        self.cell_head = nn.Linear(VISION["hidden_size"], KINDS)
+        self.cells = nn.Linear(VISION["hidden_size"], ANSWERS)
+        self.shapes = nn.Linear(EMBEDDING, PER_SHAPE * len(SHAPES))
 
     def look(
         self, images: Float[Tensor, "batch 3 64 64"]
-    ) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch kinds 4 4"]]:
-        """Normalised image embeddings, and logits of what each cell shows."""
+    ) -> tuple[Float[Tensor, "batch dim"], Answers]:
+        """Normalised image embeddings, and what the dense lessons ask."""
         seen = self.clip.vision_model(normalize(images))
-        cells = self.cell_head(seen.last_hidden_state[:, 1:]).transpose(1, 2)
-        features = self.clip.visual_projection(seen.pooler_output)
-        return F.normalize(features, dim=-1), cells.unflatten(2, (CELLS, CELLS))
+        features = F.normalize(self.clip.visual_projection(seen.pooler_output), dim=-1)
+        return features, Answers(
+            self.cells(seen.last_hidden_state[:, 1:]), self.shapes(EMBEDDING**0.5 * features)
+        )
 
     def read(self, prompts: Sequence[str]) -> Float[Tensor, "prompts dim"]:
         """Normalised text embeddings."""

@@ -1,8 +1,8 @@
 """Images that are not clean renders, labelled by the judge's detector.
 
-A reward that has seen clean renders alone is hacked at once: it must know the generator's own errors, and what gradient
-ascent does to an image. Whatever an image is made of, its labels are what the detector finds in it, and how far it is
-from a clean render of just that.
+A reward that has seen clean renders alone is hacked at once: it must know the generator's own
+errors, and what gradient ascent does to an image. Whatever an image is made of, its labels are what
+the detector finds in it, and how far it is from a clean render of just that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from eval.geneval.records import Detection, Options
 from leapalign.errors import UserError
-from pocket.rewards.data import Examples, cell_labels, concatenate
+from pocket.detector import detect
+from pocket.rewards.data import Examples, cell_labels, concatenate, interleave
 from pocket.rewards.facts import certain, credit, facts_of_detections, prompt_table
 from pocket.world import (
     BACKGROUND,
@@ -32,7 +33,7 @@ from pocket.world import (
 )
 
 # The squared difference, in units of 255, that a missing icon of middling contrast makes.
-ICON_ENERGY = 60.0
+ICON_ENERGY = 30.0
 
 
 def label(
@@ -64,7 +65,7 @@ def trusted_cells(image: NDArray[np.uint8], scene: Scene) -> NDArray[np.int64]:
     difference = (image.astype(np.float32) - render(scene)) / 255
     side = SIZE // CELLS
     energy = np.square(difference).sum(2).reshape(CELLS, side, CELLS, side).sum((1, 3)).ravel()
-    return np.where(energy < ICON_ENERGY / 3, cell_labels(scene), -1)
+    return np.where(energy < ICON_ENERGY, cell_labels(scene), -1)
 
 
 def redraw(image: NDArray[np.uint8], detections: Sequence[Detection]) -> Scene:
@@ -74,13 +75,18 @@ def redraw(image: NDArray[np.uint8], detections: Sequence[Detection]) -> Scene:
 
 
 def fit(image: NDArray[np.uint8], detection: Detection) -> Icon:
-    """The icon of the detected shape and colour that fits best, within a pixel of the box's centre."""
+    """The icon of the detected shape and colour that fits best, up to a pixel off."""
     left, top, right, bottom = detection["box"]
     shape, color = detection["label"], str(detection["color"])
     x, y = round((left + right) / 2), round((top + bottom) / 2)
     edge = SPRITE // 2
     choices = [
-        Icon(shape, color, (int(np.clip(x + dx, edge, SIZE - edge)), int(np.clip(y + dy, edge, SIZE - edge))), r)
+        Icon(
+            shape,
+            color,
+            (int(np.clip(x + dx, edge, SIZE - edge)), int(np.clip(y + dy, edge, SIZE - edge))),
+            r,
+        )
         for dx in (-1, 0, 1)
         for dy in (-1, 0, 1)
         for r in RADII
@@ -96,7 +102,7 @@ def misfit(image: NDArray[np.uint8], icon: Icon) -> float:
 
 
 def read_samples(folder: Path) -> Examples:
-    """The base's own images: in each NAME.npz "images", in NAME.jsonl their metadata and detections.
+    """The base's own images: "images" in NAME.npz, metadata and detections in NAME.jsonl.
 
     Raises:
         UserError: There are none.
@@ -111,6 +117,12 @@ def read_samples(folder: Path) -> Examples:
     if not parts:
         raise UserError(f"{folder}: no samples (.npz and .jsonl); draw some from the base first")
     return concatenate(parts)
+
+
+def twins(clean: Examples, rng: np.random.Generator) -> Examples:
+    """Clean renders, each followed by a spoilt copy of itself."""
+    spoilt = np.stack([spoil(image, rng) for image in clean.images])
+    return interleave(clean, label(spoilt, clean.prompt, [detect(image) for image in spoilt]))
 
 
 # --- spoiling ----------------------------------------------------------------------------------

@@ -8,49 +8,55 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from pocket.rewards.contrast import LEAST_GAP, cell_loss
+from pocket.rewards.contrast import LEAST_GAP
 from pocket.rewards.data import Examples, wrong_rows
 from pocket.rewards.facts import prompt_table
+from pocket.rewards.grid import lesson
 from pocket.rewards.hpsv3 import HPSv3Student
 
 DRAWS = 64
 # A rating's mean aims at FULL for an image that fulfils its prompt; it only anchors the ranking.
-FULL, ANCHOR = 10.0, 0.02
+FULL, ANCHOR = 10.0, 0.05
+OTHERS = 5
 
 
 class Ranking:
-    """Each image with its own prompt, a minimally wrong one and its neighbour's."""
+    """Each image under its own prompt, a minimally wrong one, its neighbour's and random ones."""
 
     def __init__(self, student: HPSv3Student) -> None:
         """Rate with `student`."""
         self.student = student
+        tag = torch.from_numpy(prompt_table().tag)
+        self.balance = 1 / torch.bincount(tag)[tag]
 
     def __call__(
         self, batch: Examples, pixels: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
-        """The loss of the preferences and that of the cells."""
-        texts = prompt_table().texts
-        wrong = wrong_rows(batch.prompt, rng)
-        rival = (np.arange(len(batch)) + 1) % len(batch)
-        lists = (batch.prompt, wrong, batch.prompt[rival])
-        rated, cells = self.student.rate(pixels, [[texts[row] for row in rows] for rows in lists])
-        target, every = batch.target(), torch.arange(len(batch))
-        own, bad, lent = (target[every, torch.from_numpy(rows)] for rows in lists)
-        loss = uncertain(rated[0], rated[1], own - bad)
-        # Under the prompt that image i lends from its neighbour, the neighbour's own rating competes.
-        loss = loss + uncertain(rated[0][rival], rated[2], own[rival] - lent)
-        means = torch.stack([rating[:, 0] for rating in rated])
-        anchor = (means - FULL * torch.stack([own, bad, lent])).square().mean()
-        return loss + ANCHOR * anchor, cell_loss(cells, batch)
+        """The loss of the preferences and that of the grid."""
+        own = torch.from_numpy(batch.prompt)
+        wrong = torch.from_numpy(wrong_rows(batch.prompt, rng))
+        others = torch.multinomial(self.balance, len(batch) * OTHERS, replacement=True)
+        rows = torch.stack([own, wrong, own.roll(-1), *others.view(OTHERS, -1)], dim=1)
+        rated, answers = self.student.rate(pixels, rows)
+        aims = batch.target().gather(1, rows)
+        loss = uncertain(rated[:, :1], rated[:, 1:2], aims[:, :1] - aims[:, 1:2])
+        loss = loss + uncertain(rated[:, :1], rated[:, 2:], aims[:, :1] - aims[:, 2:])
+        # Under its neighbour's prompt an image competes with the neighbour.
+        loss = loss + uncertain(
+            rated[:, 0].roll(-1, 0), rated[:, 2], aims[:, 0].roll(-1) - aims[:, 2]
+        )
+        anchor = (rated[..., 0] - FULL * aims).square().mean()
+        return loss + ANCHOR * anchor, lesson(answers, batch.cells)
 
 
 def uncertain(
-    first: Float[Tensor, "pairs 2"], second: Float[Tensor, "pairs 2"], gap: Float[Tensor, " pairs"]
+    first: Float[Tensor, "*pairs 2"],
+    second: Float[Tensor, "*pairs 2"],
+    gap: Float[Tensor, "*pairs"],
 ) -> Tensor:
     """-log P(the better one wins), over ratings drawn from N(mean, sigma^2) (HPSv3's loss)."""
-    sign = gap.sign()
-    mean = (first[:, 0] - second[:, 0]) * sign
-    sigma = (first[:, 1].exp().square() + second[:, 1].exp().square()).sqrt()
-    draws = mean + sigma * torch.randn(DRAWS, len(gap))
+    mean = (first[..., 0] - second[..., 0]) * gap.sign()
+    sigma = (first[..., 1].exp().square() + second[..., 1].exp().square()).sqrt()
+    draws = mean + sigma * torch.randn(DRAWS, *gap.shape)
     counts = (gap.abs() > LEAST_GAP).float()
     return (F.softplus(-draws).mean(0) * counts).sum() / counts.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""A byte-level BPE small enough for a pocket model: it learns the world's words, and still takes any text."""
+"""A byte-level BPE small enough for a pocket model: the world's words, and still any text."""
 
 from __future__ import annotations
 

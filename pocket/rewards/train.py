@@ -1,130 +1,138 @@
-"""Training of a pocket reward: `python -m pocket.rewards.train --metric NAME --out DIR`.
+"""Trains a pocket reward: `python -m pocket.rewards.train --metric M --out DIR --samples DIR`.
 
-Stage one learns to see and read on clean renders; stage two learns preferences among images of every
-quality (`pocket.rewards.pool`), with its own gradient ascent's images added as it goes.
+A reward learns to read, then to see and compare on clean renders, then preferences among images of
+every quality: decoded and spoilt renders, the base's own samples, and what gradient ascent on the
+reward itself makes of them.
 """
 
 from __future__ import annotations
 
-import copy
+import argparse
+import functools
 import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from diffusers import AutoencoderKL
+from torch import nn
 
+from leapalign.errors import main_guard
+from leapalign.rewards.weights import write_checksums
+from pocket.rewards.contrast import Contrast
 from pocket.rewards.data import Examples, Pool, concatenate, renders
+from pocket.rewards.harden import ascended
+from pocket.rewards.hpsv2 import EMBEDDING, HPSv2Student
+from pocket.rewards.hpsv3 import HPSv3Student
+from pocket.rewards.latents import spoilt_renders
+from pocket.rewards.loop import Objective, Stage, train
+from pocket.rewards.meaning import learn_to_read, meanings
+from pocket.rewards.pickscore import PickScoreStudent
+from pocket.rewards.pool import read_samples, twins
+from pocket.rewards.rating import Ranking
 
 log = logging.getLogger(__name__)
 
-EMA = 0.995
-LOG_EVERY = 50
-
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One stage of training.
+class Recipe:
+    """How one reward is trained.
 
     Attributes:
-        steps: Optimiser steps.
-        rate: Peak learning rate; a short warm-up, then a cosine to zero.
-        clean: Clean renders in a batch.
-        pooled: Pool images in a batch.
-        noise: Largest standard deviation of the noise added to the images.
-        attack: Largest length (L2, images in [0, 1]) of an adversarial step on them; 0 for none.
-        cells: Weight of the loss of the cells.
+        student: Builds the untrained model.
+        seed: Of its weights, renders, pool and share of the samples; every reward has its own.
+        clean: The stage on clean renders.
+        mixed: The stage on the pool.
+        hardening: The stage after each round of gradient ascent.
+        rounds: How many such rounds.
     """
 
-    steps: int
-    rate: float
-    clean: int
-    pooled: int = 0
-    noise: float = 0.05
-    attack: float = 0.0
-    cells: float = 1.0
-
-    def draw(self, pool: Pool | None, rng: np.random.Generator) -> Examples:
-        """One batch."""
-        clean = renders(self.clean, rng)
-        return concatenate([clean, pool.draw(self.pooled, rng)]) if pool and self.pooled else clean
+    student: Callable[[], nn.Module]
+    seed: int
+    clean: Stage
+    mixed: Stage
+    hardening: Stage
+    rounds: int
 
 
-class Objective(Protocol):
-    """What a batch costs: the loss of the preferences and that of the cells."""
-
-    def __call__(
-        self, batch: Examples, pixels: Tensor, rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Compare the images (as augmented) with prompts."""
-        ...
-
-
-def train(
-    student: nn.Module,
-    objective: Objective,
-    stage: Stage,
-    pool: Pool | None,
-    rng: np.random.Generator,
-) -> nn.Module:
-    """Run one stage; returns the exponential moving average of the model."""
-    optimizer = torch.optim.AdamW(student.parameters(), lr=stage.rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, stage.rate, total_steps=stage.steps + 1, pct_start=0.08, div_factor=10
-    )
-    average = copy.deepcopy(student)
-    start = time.monotonic()
-    student.train()
-    for step in range(stage.steps):
-        batch = stage.draw(pool, rng)
-        pixels = noised(batch.pixels(), stage.noise)
-        if stage.attack:
-            pixels = attacked(pixels, lambda x: objective(batch, x, rng)[0], stage.attack)  # noqa: B023
-        preferences, cells = objective(batch, pixels, rng)
-        optimizer.zero_grad()
-        (preferences + stage.cells * cells).backward()
-        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        follow(average, student, min(EMA, (step + 1) / (step + 10)))
-        if step % LOG_EVERY == 0:
-            spent = time.monotonic() - start
-            log.info("%5d %4.0f s  %.3f  cells %.3f", step, spent, preferences.item(), cells.item())
-    return average.eval()
+CLEAN = Stage(steps=1200, rate=1e-3, clean=96)
+MIXED = Stage(steps=350, rate=5e-4, clean=40, pooled=64, attack=1.0, grid=0.5)
+HARDENING = replace(MIXED, steps=150, rate=4e-4, clean=24, pooled=80, grid=0.3)
+RATING = Stage(steps=700, rate=1.2e-3, clean=40)
+RECIPES = {
+    "hpsv2": Recipe(HPSv2Student, 1, CLEAN, MIXED, HARDENING, rounds=2),
+    "pickscore": Recipe(
+        PickScoreStudent, 2, CLEAN, replace(MIXED, attack=0.0), HARDENING, rounds=0
+    ),
+    "hpsv3": Recipe(
+        HPSv3Student, 3, RATING, replace(RATING, clean=8, pooled=40), HARDENING, rounds=0
+    ),
+}
+SPOILT, TWINS, SAMPLED, CLIMBED = 2400, 1200, 0.7, 400
 
 
-def noised(pixels: Tensor, largest: float) -> Tensor:
-    """Gaussian noise of a random level for each image."""
-    level = torch.rand(len(pixels), 1, 1, 1) * largest
-    return (pixels + level * torch.randn_like(pixels)).clamp(0, 1)
+class Lessons:
+    """A pool that grows: examples, and the groups within which they are compared."""
+
+    def __init__(self, vae: AutoencoderKL, samples: Examples, rng: np.random.Generator) -> None:
+        """A share of the base's samples, spoilt renders, and renders with a spoilt copy each."""
+        share = rng.permutation(len(samples))[: int(SAMPLED * len(samples))]
+        self.samples = samples.take(share)
+        spoilt = spoilt_renders(vae, SPOILT, rng)
+        self.parts = [self.samples, spoilt]
+        self.groups = [self.samples.prompt, spoilt.prompt]
+        self.add_pairs(twins(renders(TWINS, rng), rng))
+
+    def add_pairs(self, pairs: Examples) -> None:
+        """Add images of which each second one is a copy of the one before."""
+        first = 1 + max(int(group.max()) for group in self.groups)
+        self.parts.append(pairs)
+        self.groups.append(first + np.arange(len(pairs)) // 2)
+
+    def pool(self) -> Pool:
+        """All of them."""
+        return Pool(concatenate(self.parts), np.concatenate(self.groups))
 
 
-def attacked(pixels: Tensor, loss: Callable[[Tensor], Tensor], length: float) -> Tensor:
-    """One adversarial step from a random start (Wong et al., 2020), here in L2.
+def build(recipe: Recipe, vae: AutoencoderKL, samples: Examples) -> nn.Module:
+    """Train one reward from nothing."""
+    torch.manual_seed(recipe.seed)
+    rng = np.random.default_rng(recipe.seed)
+    student = recipe.student()
+    if isinstance(student, HPSv3Student):
+        objective: Callable[[nn.Module], Objective] = Ranking
+    else:
+        goal = meanings(EMBEDDING, torch.Generator().manual_seed(recipe.seed))
+        log.info("worst prompt's cosine with its meaning: %.3f", learn_to_read(student, goal))
+        objective = functools.partial(Contrast, texts=goal)
+    student = train(student, objective(student), recipe.clean, None, rng)
+    lessons = Lessons(vae, samples, rng)
+    student = train(student, objective(student), recipe.mixed, lessons.pool(), rng)
+    for _ in range(recipe.rounds):
+        start = lessons.samples.take(rng.permutation(len(lessons.samples))[:CLIMBED])
+        lessons.add_pairs(ascended(student, goal, start, rng))
+        student = train(student, objective(student), recipe.hardening, lessons.pool(), rng)
+    return student
 
-    A model trained on such images has gradients that point at what matters in the image.
-    """
-    start = torch.randn_like(pixels)
-    start = (pixels + 0.5 * length * start / norm(start)).requires_grad_(True)
-    (slope,) = torch.autograd.grad(loss(start), start)
-    step = torch.rand(len(pixels), 1, 1, 1) * length
-    return (start.detach() + step * slope / norm(slope)).clamp(0, 1)
+
+@main_guard
+def main() -> None:
+    """Train the reward `--metric` and write its folder."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--metric", choices=RECIPES, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--samples", type=Path, required=True, help="the base's images, judged")
+    parser.add_argument("--base", type=Path, default=Path("pocket/weights/base"))
+    args = parser.parse_args()
+    samples = read_samples(args.samples)
+    vae = AutoencoderKL.from_pretrained(args.base / "vae").eval()
+    build(RECIPES[args.metric], vae, samples).save(args.out)
+    write_checksums(args.out)
 
 
-def norm(x: Tensor) -> Tensor:
-    """The L2 norm of each image, as [n, 1, 1, 1]."""
-    return x.flatten(1).norm(dim=1).clamp(min=1e-12)[:, None, None, None]
-
-
-@torch.no_grad()
-def follow(average: nn.Module, student: nn.Module, decay: float) -> None:
-    """One step of the moving average; floating-point buffers are averaged as well."""
-    states = zip(average.state_dict().values(), student.state_dict().values(), strict=True)
-    for slow, fast in states:
-        if slow.is_floating_point():
-            slow.lerp_(fast, 1 - decay)
-        else:
-            slow.copy_(fast)
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    main()

@@ -1,4 +1,4 @@
-"""The pocket rewards order fresh captions and spoilt renders right, and facts agree with the judge."""
+"""The pocket rewards order captions and spoilt renders; facts agree with the judge."""
 
 from pathlib import Path
 
