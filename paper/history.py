@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ class History:
         revisions: every code revision that took part.
         devices: every device.
         packages: every version of every package.
-        weights: weights' folder → digest.
+        weights: weights file → digest.
         settings: run's name → the first seed's resolved settings, as JSON.
         gaps: run's name → why it is not here.
         seconds: the compute time of all stages.
@@ -62,7 +62,7 @@ def history(ledger: Ledger) -> History:
         revisions=_unique(entry.revision for entry in entries),
         devices=_unique(str(stage["device"]) for stage in stages if "device" in stage),
         packages=_versions(stages),
-        weights={k: str(v) for stage in stages for k, v in stage.get("weights", {}).items()},
+        weights={name: digest for stage in stages for name, digest in _digests(stage)},
         settings={run_label(run.name): _settings(run.record) for run in runs},
         gaps={run_label(name): reason for name, reason in ledger.gaps.items()},
         seconds=sum(second for entry in entries for second in entry.seconds.values()),
@@ -100,6 +100,13 @@ def _versions(stages: Iterable[Mapping[str, Any]]) -> dict[str, str]:
             if version not in found.setdefault(package, []):
                 found[package].append(version)
     return {package: ", ".join(versions) for package, versions in sorted(found.items())}
+
+
+def _digests(stage: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Every weights file that a stage read, with its folder, and its digest."""
+    for folder, files in (stage.get("weights") or {}).items():
+        for name, digest in files.items():
+            yield f"{folder}/{name}", digest
 
 
 def _settings(record: Provenance) -> str:

@@ -107,7 +107,7 @@ class Maker:
                 "git": {"revision": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
                 "python": "3.11.7",
                 "packages": {"torch": "2.15.0", "diffusers": "0.42.1"},
-                "weights": {"pocket/weights/base": "ab" * 32},
+                "weights": {"pocket/weights/base": {"vae.safetensors": "ab" * 32}},
                 "device": "cpu (x86_64)",
                 "cores": 2,
                 "threads": 1,

@@ -101,6 +101,10 @@ def test_the_report_has_no_nan_and_says_why_a_run_is_missing(html: str) -> None:
     assert "not measured" in text
 
 
+def test_the_report_names_every_weights_file_with_its_digest(html: str) -> None:
+    assert f"{'ab' * 32}  pocket/weights/base/vae.safetensors" in html
+
+
 def test_the_same_ledger_gives_the_same_bytes(
     html: str, rendered: Path, estimates: Estimates, tmp_path: Path
 ) -> None:
