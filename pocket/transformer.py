@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,23 +25,66 @@ from pocket.world import CELLS, TAGS, all_prompts, render, sample_scene
 WIDTH, HEADS = 128, 4
 SHIFT = 1.65
 GUIDANCE = 3.5
-SCHEDULE = 8000
-STEPS = 5000
-"""Training stops before its schedule ends: a base that can still be taught is wanted."""
 BATCH = 64
 FRESH = 8
 FIRST = 4096
-PEAK_RATE = 1.5e-3
-EMA = 0.999
-TAG_WEIGHTS = {
-    "single_object": 1.0,
-    "two_object": 2.0,
-    "counting": 2.5,
-    "colors": 2.0,
-    "position": 5.0,
-    "color_attr": 4.0,
-}
-"""How often pretraining shows each task: the slow ones more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A phase of pretraining; each goes on from the averaged weights of the one before.
+
+    Attributes:
+        steps: optimiser steps.
+        schedule: steps of the learning rate's schedule; a phase stops before its end, for a base
+            that can still be taught is wanted.
+        rate: peak learning rate.
+        ema: decay of the averaged weights.
+        noise: mean and standard deviation of the noise level's logit.
+        tags: how often each task is shown.
+    """
+
+    steps: int
+    schedule: int
+    rate: float
+    ema: float
+    noise: tuple[float, float]
+    tags: Mapping[str, float]
+
+
+PHASES = (
+    Phase(
+        steps=5000,
+        schedule=8000,
+        rate=1.5e-3,
+        ema=0.999,
+        noise=(math.log(SHIFT), 1.0),
+        tags={
+            "single_object": 1.0,
+            "two_object": 2.0,
+            "counting": 2.5,
+            "colors": 2.0,
+            "position": 5.0,
+            "color_attr": 4.0,
+        },
+    ),
+    # Objects are learned by now, where they belong is not: that is decided at high noise.
+    Phase(
+        steps=1500,
+        schedule=3500,
+        rate=1.2e-3,
+        ema=0.998,
+        noise=(math.log(SHIFT) + 0.7, 1.1),
+        tags={
+            "single_object": 0.7,
+            "two_object": 1.5,
+            "counting": 2.0,
+            "colors": 1.5,
+            "position": 9.0,
+            "color_attr": 5.0,
+        },
+    ),
+)
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +118,11 @@ class Texts:
         tags = np.array([line["tag"] for line in self.metadata])
         self.rows = {tag: np.flatnonzero(tags == tag) for tag in TAGS}
 
-    def draw(self, rng: np.random.Generator, size: int) -> list[int]:
-        """Rows of random prompts, tags weighted by `TAG_WEIGHTS`."""
-        weights = np.array([TAG_WEIGHTS[tag] for tag in TAGS])
+    def draw(
+        self, rng: np.random.Generator, size: int, tag_weights: Mapping[str, float]
+    ) -> list[int]:
+        """Rows of random prompts, their tags drawn by `tag_weights`."""
+        weights = np.array([tag_weights[tag] for tag in TAGS])
         tags = rng.choice(len(TAGS), size, p=weights / weights.sum())
         return [int(rng.choice(self.rows[TAGS[tag]])) for tag in tags]
 
@@ -92,15 +139,23 @@ def field(model: FluxTransformer2DModel, prompts: FluxPrompts) -> FluxVelocity:
 class Pool:
     """A growing store of encoded scenes: a few fresh ones every step, batches from all so far."""
 
-    def __init__(self, vae: AutoencoderKL, texts: Texts, rng: np.random.Generator) -> None:
-        self.vae, self.texts, self.rng = vae, texts, rng
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        texts: Texts,
+        rng: np.random.Generator,
+        tag_weights: Mapping[str, float],
+    ) -> None:
+        self.vae, self.texts, self.rng, self.tag_weights = vae, texts, rng, tag_weights
         self.rows: list[int] = []
         self.latents: list[Tensor] = []
+        for _ in range(FIRST // BATCH):
+            self.grow(BATCH)
 
     @torch.no_grad()
     def grow(self, size: int) -> None:
         """Render and encode `size` new scenes."""
-        rows = self.texts.draw(self.rng, size)
+        rows = self.texts.draw(self.rng, size, self.tag_weights)
         images = [render(sample_scene(self.texts.metadata[i], self.rng)) for i in rows]
         with torch.autocast("cpu", torch.bfloat16):
             latents = encode(self.vae, images).float()
@@ -114,62 +169,68 @@ class Pool:
         return torch.stack([self.latents[i] for i in picks]), [self.rows[i] for i in picks]
 
 
-def flow_loss(model: FluxTransformer2DModel, pool: Pool, texts: Texts) -> Tensor:
-    """Rectified flow matching, logit-normal noise levels shifted as sampling (arXiv 2403.03206)."""
+def flow_loss(
+    model: FluxTransformer2DModel, pool: Pool, texts: Texts, level: tuple[float, float]
+) -> Tensor:
+    """Rectified flow matching at logit-normal noise levels (arXiv 2403.03206)."""
     x, rows = pool.batch(BATCH)
     noise = torch.randn_like(x)
-    sigma = torch.sigmoid(torch.randn(BATCH) + np.log(SHIFT))
-    level = sigma[:, None, None]
+    mean, deviation = level
+    sigma = torch.sigmoid(mean + deviation * torch.randn(BATCH))
+    share = sigma[:, None, None]
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        v = field(model, texts.encoded[torch.tensor(rows)])((1 - level) * x + level * noise, sigma)
+        v = field(model, texts.encoded[torch.tensor(rows)])((1 - share) * x + share * noise, sigma)
     return (v.float() - (noise - x)).square().mean()
 
 
 def make_optimizer(
-    model: nn.Module,
+    model: nn.Module, phase: Phase
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW without decay of biases, and its schedule."""
     decay = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.01}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, PEAK_RATE, betas=(0.9, 0.99), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: triangular(i, SCHEDULE, 300))
+    optimizer = torch.optim.AdamW(groups, phase.rate, betas=(0.9, 0.99), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: triangular(i, phase.schedule, 300)
+    )
     return optimizer, schedule
 
 
 def train_transformer(
-    vae: AutoencoderKL,
-    texts: Texts,
-    seed: int,
-    steps: int = STEPS,
-    checkpoint: Callable[[int, FluxTransformer2DModel], None] | None = None,
+    vae: AutoencoderKL, texts: Texts, seed: int, phases: Sequence[Phase] = PHASES
 ) -> FluxTransformer2DModel:
-    """Train, and return the exponential moving average; `checkpoint` sees it every 250 steps."""
+    """Train through all phases; returns the exponential moving average of the weights."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    pool = Pool(vae, texts, rng)
-    for _ in range(FIRST // BATCH):
-        pool.grow(BATCH)
-    model = make_transformer().train()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer, schedule = make_optimizer(model)
-    losses, start = [], time.monotonic()
-    for step in range(1, steps + 1):
+    model = make_transformer()
+    for phase in phases:
+        model = train_phase(model, Pool(vae, texts, rng, phase.tags), texts, phase)
+    return model
+
+
+def train_phase(
+    start: FluxTransformer2DModel, pool: Pool, texts: Texts, phase: Phase
+) -> FluxTransformer2DModel:
+    """Go on from `start`; returns the phase's averaged weights."""
+    model = copy.deepcopy(start).train().requires_grad_(True)
+    average = copy.deepcopy(start).eval().requires_grad_(False)
+    optimizer, schedule = make_optimizer(model, phase)
+    losses, clock = [], time.monotonic()
+    for step in range(1, phase.steps + 1):
         pool.grow(FRESH)
-        loss = flow_loss(model, pool, texts)
+        loss = flow_loss(model, pool, texts, phase.noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        blend = 1 - min(EMA, step / (step + 10))
+        blend = 1 - min(phase.ema, step / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), blend)
         losses.append(loss.item())
-        if step % 250 == 0 or step == steps:
-            rate = BATCH * step / (time.monotonic() - start)
+        if step % 250 == 0 or step == phase.steps:
+            rate = BATCH * step / (time.monotonic() - clock)
             log.info("flow %d loss %.4f, %.0f samples/s", step, np.mean(losses[-250:]), rate)
-            if checkpoint:
-                checkpoint(step, average)
     return average
 
 
