@@ -115,8 +115,7 @@ class Flux:
         for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.requires_grad_(False).eval()
         pipeline.to(device)
-        # Convolutions read channels together: the decoder is a third of a pocket iteration, and this
-        # halves its forward pass on a CPU.
+        # The decoder is a third of a pocket iteration; this halves its forward pass on a CPU.
         pipeline.vae.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         return cls(pipeline, resolution)
