@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from leapalign.errors import UserError
 
 CHECKSUMS = "SHA256SUMS"
+APART = (CHECKSUMS, "README.md")
 
 
 def sha256(path: Path) -> str:
@@ -22,8 +23,8 @@ def sha256(path: Path) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write a folder's SHA256SUMS, over every file in it (the format of `sha256sum`)."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != CHECKSUMS)
+    """Write a folder's SHA256SUMS, over its files but the model card (the format of `sha256sum`)."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in APART)
     lines = [f"{sha256(path)}  {path.name}\n" for path in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
 

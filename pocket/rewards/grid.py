@@ -24,7 +24,8 @@ EMPTY = 0
 KINDS = 1 + len(SHAPES) * len(COLORS)
 MOST = 5
 PER_SHAPE = MOST + 1 + 2
-ANSWERS = KINDS + MOST + len(SHAPES) * len(RELATIONS)
+PLACES = CELLS * CELLS
+ANSWERS = KINDS + PLACES + MOST + len(SHAPES) * len(RELATIONS)
 RELATION_WEIGHT = 4.0
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
@@ -93,11 +94,14 @@ def grid_loss(
     Empty cells count less, unknown ones (-1) not at all; nor do numbers and relations in an image
     with an unknown cell.
     """
-    kinds, numbers, relations = answers.split([KINDS, MOST, ANSWERS - KINDS - MOST], dim=-1)
+    sizes = [KINDS, PLACES, MOST, len(SHAPES) * len(RELATIONS)]
+    kinds, places, numbers, relations = answers.split(sizes, dim=-1)
     labels = torch.from_numpy(cells)
     shown = F.cross_entropy(kinds.transpose(1, 2), labels, ignore_index=-1, reduction="none")
     weight = torch.where(labels == EMPTY, 0.2, 1.0) * (labels >= 0)
     loss = (shown * weight).sum() / weight.sum().clamp(min=1)
+    # Towers with rotary positions must find out where a cell is.
+    loss = loss + F.cross_entropy(places.flatten(0, 1), torch.arange(PLACES).repeat(len(cells)))
 
     plain = cells[(cells >= 0).all(1)]
     shapes = np.where(plain > EMPTY, (plain - 1) // len(COLORS), -1)

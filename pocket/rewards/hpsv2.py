@@ -13,12 +13,12 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPTokenizer
 
 from leapalign.rewards.hpsv2 import CONFIG, WEIGHTS
 from leapalign.rewards.images import MEAN, STD, normalize
 from pocket.rewards.grid import ANSWERS, PER_SHAPE, Answers
-from pocket.text import make_clip_tokenizer
-from pocket.world import CELL, SHAPES, SIZE, all_prompts
+from pocket.world import CELL, SHAPES, SIZE
 
 EMBEDDING, CONTEXT = 256, 16
 VISION = {"image_size": SIZE, "patch_size": CELL, "layers": 5, "width": 128, "head_width": 32}
@@ -28,10 +28,10 @@ TEXT = {"context_length": CONTEXT, "width": 128, "heads": 4, "layers": 2}
 class HPSv2Student(nn.Module):
     """The model in training, with a head that answers for the grid's cells."""
 
-    def __init__(self) -> None:
-        """Random weights; seed torch first."""
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        """Random weights (seed torch first); it reads with the base model's CLIP tokenizer."""
         super().__init__()
-        self.tokenizer = make_clip_tokenizer([metadata["prompt"] for metadata in all_prompts()])
+        self.tokenizer = tokenizer
         self.text_config = TEXT | {"vocab_size": len(self.tokenizer), "hf_tokenizer_name": "."}
         self.clip = open_clip.CLIP(
             EMBEDDING,

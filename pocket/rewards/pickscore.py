@@ -9,14 +9,13 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from leapalign.rewards.images import normalize
 from leapalign.rewards.pickscore import WEIGHTS
 from pocket.rewards.grid import ANSWERS, PER_SHAPE, Answers
 from pocket.rewards.hpsv2 import half_precision, save_tensors
-from pocket.text import make_clip_tokenizer
-from pocket.world import CELL, SHAPES, SIZE, all_prompts
+from pocket.world import CELL, SHAPES, SIZE
 
 EMBEDDING, CONTEXT = 256, 16
 VISION = {
@@ -39,10 +38,10 @@ TEXT = {
 class PickScoreStudent(nn.Module):
     """The model in training, with a head that answers for the grid's cells."""
 
-    def __init__(self) -> None:
-        """Random weights; seed torch first."""
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        """Random weights (seed torch first); it reads with the base model's CLIP tokenizer."""
         super().__init__()
-        self.tokenizer = make_clip_tokenizer([metadata["prompt"] for metadata in all_prompts()])
+        self.tokenizer = tokenizer
         special = {
             "bos_token_id": self.tokenizer.bos_token_id,
             "eos_token_id": self.tokenizer.eos_token_id,

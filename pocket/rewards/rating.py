@@ -13,11 +13,13 @@ from pocket.rewards.data import Examples, wrong_rows
 from pocket.rewards.facts import prompt_table
 from pocket.rewards.grid import lesson
 from pocket.rewards.hpsv3 import HPSv3Student
+from pocket.world import TAGS
 
 DRAWS = 64
 # A rating's mean aims at FULL for an image that fulfils its prompt; it only anchors the ranking.
 FULL, ANCHOR = 10.0, 0.05
 OTHERS = 5
+ATTENTION = {"position": 4.0}
 
 
 class Ranking:
@@ -27,7 +29,8 @@ class Ranking:
         """Rate with `student`."""
         self.student = student
         tag = torch.from_numpy(prompt_table().tag)
-        self.balance = 1 / torch.bincount(tag)[tag]
+        attention = torch.tensor([ATTENTION.get(name, 1.0) for name in TAGS])
+        self.balance = (attention / torch.bincount(tag))[tag]
 
     def __call__(
         self, batch: Examples, pixels: Tensor, rng: np.random.Generator

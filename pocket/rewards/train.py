@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
+from transformers import CLIPTokenizer
 
 from leapalign.errors import main_guard
 from leapalign.rewards.weights import write_checksums
@@ -49,7 +50,7 @@ class Recipe:
         rounds: How many such rounds.
     """
 
-    student: Callable[[], nn.Module]
+    student: Callable[[CLIPTokenizer], nn.Module]
     seed: int
     clean: Stage
     mixed: Stage
@@ -58,8 +59,8 @@ class Recipe:
 
 
 CLEAN = Stage(steps=1200, rate=1e-3, clean=96)
-MIXED = Stage(steps=350, rate=5e-4, clean=40, pooled=64, attack=1.0, grid=0.5)
-HARDENING = replace(MIXED, steps=150, rate=4e-4, clean=24, pooled=80, grid=0.3)
+MIXED = Stage(steps=600, rate=5e-4, clean=32, pooled=72, noise=0.015, attack=0.7, grid=0.4)
+HARDENING = replace(MIXED, steps=250, rate=4e-4)
 RATING = Stage(steps=700, rate=1.2e-3, clean=40)
 RECIPES = {
     "hpsv2": Recipe(HPSv2Student, 1, CLEAN, MIXED, HARDENING, rounds=2),
@@ -67,7 +68,12 @@ RECIPES = {
         PickScoreStudent, 2, CLEAN, replace(MIXED, attack=0.0), HARDENING, rounds=0
     ),
     "hpsv3": Recipe(
-        HPSv3Student, 3, RATING, replace(RATING, clean=8, pooled=40), HARDENING, rounds=0
+        lambda _: HPSv3Student(),
+        3,
+        RATING,
+        replace(RATING, clean=8, pooled=40),
+        HARDENING,
+        rounds=0,
     ),
 }
 SPOILT, TWINS, SAMPLED, CLIMBED = 2400, 1200, 0.7, 400
@@ -96,11 +102,12 @@ class Lessons:
         return Pool(concatenate(self.parts), np.concatenate(self.groups))
 
 
-def build(recipe: Recipe, vae: AutoencoderKL, samples: Examples) -> nn.Module:
-    """Train one reward from nothing."""
+def build(recipe: Recipe, base: Path, samples: Examples) -> nn.Module:
+    """Train one reward from nothing but the base's tokenizer, autoencoder and samples."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    student = recipe.student()
+    vae = AutoencoderKL.from_pretrained(base / "vae").eval()
+    student = recipe.student(CLIPTokenizer.from_pretrained(base / "tokenizer"))
     if isinstance(student, HPSv3Student):
         objective: Callable[[nn.Module], Objective] = Ranking
     else:
@@ -126,9 +133,7 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True, help="the base's images, judged")
     parser.add_argument("--base", type=Path, default=Path("pocket/weights/base"))
     args = parser.parse_args()
-    samples = read_samples(args.samples)
-    vae = AutoencoderKL.from_pretrained(args.base / "vae").eval()
-    build(RECIPES[args.metric], vae, samples).save(args.out)
+    build(RECIPES[args.metric], args.base, read_samples(args.samples)).save(args.out)
     write_checksums(args.out)
 
 
