@@ -23,7 +23,7 @@ def sha256(path: Path) -> str:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write a folder's SHA256SUMS, over its files but the model card (the format of `sha256sum`)."""
+    """Write a folder's SHA256SUMS (as `sha256sum` does), over all files but the model card."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in APART)
     lines = [f"{sha256(path)}  {path.name}\n" for path in files]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
