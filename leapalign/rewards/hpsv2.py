@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from leapalign.errors import UserError
 from leapalign.rewards.images import normalize, resize, to_tensor
 from leapalign.rewards.reward import Reward
-from leapalign.rewards.weights import damaged, load_strictly, read_state_dict, verify
+from leapalign.rewards.weights import load_strictly, read_state_dict, verify
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 OFFICIAL_MODEL, OFFICIAL_WEIGHTS = "ViT-H-14", "HPS_v2.1_compressed.pt"
@@ -67,15 +67,13 @@ class HPSv2(Reward):
             name, weights = OFFICIAL_MODEL, path / OFFICIAL_WEIGHTS if path.is_dir() else path
         state = read_state_dict(weights)
         try:
-            model = open_clip.create_model(name, load_weights=False, device=device)
+            model = open_clip.CLIP(**open_clip.get_model_config(name))
             tokenizer = open_clip.get_tokenizer(name)
-        except (ValueError, RuntimeError, OSError) as error:
+        except (ValueError, TypeError, RuntimeError, OSError) as error:
             raise UserError(f"{path}: no open_clip model: {error}") from error
-        if not isinstance(model, open_clip.CLIP):
-            raise damaged(weights, "its configuration is no plain CLIP")
         load_strictly(model, state, weights)
         size = model.visual.image_size
-        return cls(model, tokenizer, size if isinstance(size, int) else size[0])
+        return cls(model.to(device), tokenizer, size if isinstance(size, int) else size[0])
 
     def score(
         self, images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str]
