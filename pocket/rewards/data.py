@@ -108,12 +108,21 @@ def crowded(scene: Scene, rng: np.random.Generator) -> Scene:
     return Scene((*scene.icons, *(random_icon(int(cell), rng) for cell in extra)))
 
 
-def renders(count: int, rng: np.random.Generator, crowd: float = 0.4) -> Examples:
-    """Clean renders of random prompts' scenes; a share `crowd` of them has further icons."""
+def renders(
+    count: int, rng: np.random.Generator, crowd: float = 0.4, emphasis: str | None = None
+) -> Examples:
+    """Clean renders of random prompts' scenes.
+
+    Args:
+        count: How many.
+        rng: Decides all of it.
+        crowd: The share that has further icons.
+        emphasis: A task that half of them belong to; else all six alike.
+    """
     table = prompt_table()
     images, rows, scenes = [], [], []
     for _ in range(count):
-        metadata = sample_metadata(rng)
+        metadata = sample_metadata(rng, emphasis if rng.random() < 0.5 else None)
         scene = sample_scene(metadata, rng)
         scenes.append(crowded(scene, rng) if rng.random() < crowd else scene)
         images.append(render(scenes[-1]))

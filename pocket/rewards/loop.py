@@ -33,6 +33,7 @@ class Stage:
         noise: Largest standard deviation of the noise added to the images.
         attack: Largest length (L2, images in [0, 1]) of an adversarial step on them; 0 for none.
         grid: Weight of the dense loss of the cells.
+        emphasis: A task that half of the clean renders belong to; else all six alike.
     """
 
     steps: int
@@ -42,10 +43,11 @@ class Stage:
     noise: float = 0.05
     attack: float = 0.0
     grid: float = 1.0
+    emphasis: str | None = None
 
     def draw(self, pool: Pool | None, rng: np.random.Generator) -> Examples:
         """One batch."""
-        clean = renders(self.clean, rng)
+        clean = renders(self.clean, rng, emphasis=self.emphasis)
         return concatenate([clean, pool.draw(self.pooled, rng)]) if pool and self.pooled else clean
 
 

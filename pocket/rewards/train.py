@@ -61,7 +61,7 @@ class Recipe:
 CLEAN = Stage(steps=1200, rate=1e-3, clean=96)
 MIXED = Stage(steps=600, rate=5e-4, clean=32, pooled=72, noise=0.015, attack=0.7, grid=0.4)
 HARDENING = replace(MIXED, steps=250, rate=4e-4)
-RATING = Stage(steps=700, rate=1.2e-3, clean=40)
+RATING = Stage(steps=1800, rate=1e-3, clean=40, emphasis="position")
 RECIPES = {
     "hpsv2": Recipe(HPSv2Student, 1, CLEAN, MIXED, HARDENING, rounds=2),
     "pickscore": Recipe(
@@ -71,7 +71,7 @@ RECIPES = {
         lambda _: HPSv3Student(),
         3,
         RATING,
-        replace(RATING, clean=8, pooled=40),
+        replace(RATING, clean=24, pooled=20, noise=0.015),
         HARDENING,
         rounds=0,
     ),
