@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from pocket.world import (
     wrong_caption,
 )
 
-CROWD = 5
+CROWD, ALIKE = 5, 0.4
 COLOR_NAMES = tuple(COLORS)
 
 
@@ -102,10 +102,13 @@ def random_icon(cell: int, rng: np.random.Generator) -> Icon:
 
 
 def crowded(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with up to CROWD more icons."""
+    """The scene with up to CROWD more icons, of any shape or of one that is there already."""
     free = np.flatnonzero(cell_labels(scene) == EMPTY)
     extra = rng.permutation(free)[: rng.integers(1, CROWD + 1)]
-    return Scene((*scene.icons, *(random_icon(int(cell), rng) for cell in extra)))
+    icons = [random_icon(int(cell), rng) for cell in extra]
+    if rng.random() < ALIKE:
+        icons = [replace(icon, shape=scene.icons[0].shape) for icon in icons]
+    return Scene((*scene.icons, *icons))
 
 
 def renders(

@@ -22,7 +22,7 @@ from pocket.world import CELLS, COLORS, SHAPES
 
 EMPTY = 0
 KINDS = 1 + len(SHAPES) * len(COLORS)
-MOST = 5
+MOST = 8
 PER_SHAPE = MOST + 1 + 2
 PLACES = CELLS * CELLS
 ANSWERS = KINDS + PLACES + MOST + len(SHAPES) * len(RELATIONS)
