@@ -16,7 +16,7 @@ from typing_extensions import override
 from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.method import Method, Problem, Progress
-from leapalign.policy import PolicyUpdate, group_advantages, replay_policy
+from leapalign.policy import PolicyUpdate, check_faithful, group_advantages, replay_policy
 from leapalign.rollout import Exploration, Rollout, rollout
 from leapalign.steps import Latents, StochasticStep
 
@@ -100,7 +100,11 @@ class PolicyGradient(Method):
 
     @override
     def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
-        """Record all groups, compare, then replay; `updates_per_iteration` updates."""
+        """Record all groups, compare, then replay; `updates_per_iteration` updates.
+
+        Raises:
+            UserError: the replay does not repeat the rollout, though no weight has changed.
+        """
         images = [
             (slot, member)
             for slot in problem.slots(problem.batch // self.group)
@@ -118,6 +122,7 @@ class PolicyGradient(Method):
         table = group_advantages(rewards.view(-1, self.group), self.advantage_clip)
         advantage = dict(zip(images, table.flatten().tolist(), strict=True))
         skipped = int(table.isnan().all(dim=1).sum())
+        updated = False
         for n, part in enumerate(parts):
             progress = Progress(
                 rewards=[r for chunk in part for r in chunk.rewards.tolist()],
@@ -125,7 +130,10 @@ class PolicyGradient(Method):
                 images=share,
                 skipped_groups=skipped if n == 0 else 0,
             )
-            self._replay(problem, iteration, part, advantage, progress)
+            deviation = self._replay(problem, iteration, part, advantage, progress)
+            if not updated:
+                check_faithful(deviation, iteration)
+            updated = updated or progress.trains
             yield progress
 
     def _record(self, problem: Problem, iteration: int, images: Sequence[Image]) -> _Recorded:
@@ -157,14 +165,18 @@ class PolicyGradient(Method):
         part: Sequence[_Recorded],
         advantage: Mapping[Image, float],
         progress: Progress,
-    ) -> None:
-        """Accumulate an update's gradient over its micro-batches, but for groups without spread."""
+    ) -> float:
+        """Accumulate an update's gradient over its micro-batches, but for groups without spread.
+
+        Returns:
+            The largest |ρ - 1|.
+        """
         images = sum(len(chunk.images) for chunk in part)
         kept = [
             chunk for chunk in part if any(np.isfinite(advantage[image]) for image in chunk.images)
         ]
         progress.trains = bool(kept)
-        clipped = 0
+        clipped, deviation = 0, 0.0
         for chunk in kept:
             grid = chunk.record.grid
             steps = [self._trained(problem, iteration, grid, image) for image in chunk.images]
@@ -182,7 +194,9 @@ class PolicyGradient(Method):
             progress.loss += replayed.loss
             progress.replays += replayed.terms
             clipped += replayed.clipped
+            deviation = max(deviation, replayed.deviation)
         progress.clip_fraction = clipped / progress.replays if kept else None
+        return deviation
 
     def _trained(self, problem: Problem, iteration: int, grid: Grid, image: Image) -> list[int]:
         """The steps this image trains."""

@@ -9,8 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leapalign.errors import UserError
 from leapalign.rollout import Rollout, Velocity, levels
 from leapalign.steps import StochasticStep, log_prob
+
+# The largest |ρ - 1| that rounding may leave before any update. A mean log-density lies between
+# about 1 and 4, where neighbouring float32 values are 1.2e-7 to 2.4e-7 apart: this allows four to
+# eight of them, and is a hundredth of the usual clip range, 1e-4. On a CPU at pocket scale, replays
+# in the rollout's own micro-batches leave exactly 0.
+RATIO_ROUNDING = 1e-6
 
 
 def group_advantages(
@@ -62,7 +69,7 @@ class ReplayedPolicy:
     Args:
         loss: the scaled loss.
         clipped: terms whose ratio left [1 - ε, 1 + ε].
-        deviation: the largest |ρ - 1| seen; below 1e-6 before any update.
+        deviation: the largest |ρ - 1| seen; at most `RATIO_ROUNDING` before any update.
         terms: replays, summed over samples.
     """
 
@@ -70,6 +77,24 @@ class ReplayedPolicy:
     clipped: int = 0
     deviation: float = 0.0
     terms: int = 0
+
+
+def check_faithful(deviation: float, iteration: int) -> None:
+    """Refuse to train on a replay that does not repeat its rollout: ρ = 1 before any update.
+
+    Args:
+        deviation: the largest |ρ - 1| met while the weights were the rollout's own.
+        iteration: for the message.
+
+    Raises:
+        UserError: it is more than rounding, so clipping and gradient would be those of noise.
+    """
+    if not deviation <= RATIO_ROUNDING:
+        raise UserError(
+            f"iteration {iteration}: before any update the ratio differs from 1 by {deviation:.1e} "
+            f"(rounding allows {RATIO_ROUNDING:.0e}), so the replay does not repeat the rollout: "
+            "remove dropout from the transformer, use float32, or keep to one attention kernel"
+        )
 
 
 def replay_policy(

@@ -10,10 +10,13 @@ import torch
 import leapalign.grpo
 from baselines.dance_grpo import DanceGRPO
 from baselines.mix_grpo import MixGRPO
+from leapalign.errors import UserError
 from leapalign.grpo import PolicyGradient
 from leapalign.policy import ReplayedPolicy, clipped_loss, group_advantages, replay_policy
 from tests import tolerances
+from tests.fields import AnalyticField
 from tests.leapalign.problems import (
+    PROMPTS,
     AnalyticProblem,
     FluxProblem,
     MiniProblem,
@@ -111,6 +114,25 @@ def test_ratios_leave_the_clip_range_after_a_large_update(method: PolicyGradient
             weight.grad = None
     second = next(updates)
     assert second.clip_fraction > 0.0
+
+
+class Unfaithful(AnalyticField):
+    """Its velocity is another one with gradient than without, as by dropout or another kernel."""
+
+    error = 0.0
+
+    def _velocity(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return super()._velocity(*inputs) * (1.0 + self.error * torch.is_grad_enabled())
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: type(method).__name__)
+def test_a_replay_that_does_not_repeat_the_rollout_stops_training(method: PolicyGradient) -> None:
+    problem = AnalyticProblem(batch=8, steps=8)
+    problem.network = Unfaithful(len(PROMPTS))
+    iteration_of(method, problem, iteration=5)
+    problem.network.error = 1e-3
+    with pytest.raises(UserError, match=r"iteration 5: before any update the ratio differs from 1"):
+        iteration_of(method, problem, iteration=5)
 
 
 class OnePromptUndecided(AnalyticProblem):
