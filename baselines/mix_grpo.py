@@ -17,6 +17,8 @@ from leapalign.steps import FlowSDE
 class MixGRPO(PolicyGradient):
     """All the window's steps train, in order; the window slides from noise to image.
 
+    A group's images are one and the same before the window: computed once per prompt.
+
     Args:
         window: stochastic steps.
         stride: how far the window's start moves.

@@ -17,7 +17,7 @@ from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.method import Method, Problem, Progress
 from leapalign.policy import PolicyUpdate, check_faithful, group_advantages, replay_policy
-from leapalign.rollout import Exploration, Rollout, rollout
+from leapalign.rollout import Exploration, Rollout, branches, extend, rollout
 from leapalign.steps import Latents, StochasticStep
 
 # A prompt's slot, and which member of its group.
@@ -37,6 +37,9 @@ class _Recorded:
 @dataclass(frozen=True, kw_only=True)
 class PolicyGradient(Method):
     """GRPO over a rollout's stochastic steps: images of one prompt, compared with each other.
+
+    A group starts from one noise, so its images share the path up to the first stochastic step;
+    that much is computed once per prompt.
 
     Args:
         group: G, images per prompt.
@@ -105,17 +108,17 @@ class PolicyGradient(Method):
         Raises:
             UserError: the replay does not repeat the rollout, though no weight has changed.
         """
-        images = [
-            (slot, member)
-            for slot in problem.slots(problem.batch // self.group)
-            for member in range(self.group)
-        ]
+        images = [(slot, member) for slot in self._slots(problem) for member in range(self.group)]
+        shared = self._shared(problem, iteration)
         share = len(images) // self.updates_per_iteration
         shares = [images[start : start + share] for start in range(0, len(images), share)]
         # Recorded in the micro-batches that the replay will use: other shapes may choose other
         # kernels, and the ratio would differ from 1 before any update.
         parts = [
-            [self._record(problem, iteration, part[rows]) for rows in problem.micro_batches(share)]
+            [
+                self._record(problem, iteration, part[rows], shared)
+                for rows in problem.micro_batches(share)
+            ]
             for part in shares
         ]
         rewards = torch.cat([chunk.rewards for part in parts for chunk in part])
@@ -128,16 +131,39 @@ class PolicyGradient(Method):
                 rewards=[r for chunk in part for r in chunk.rewards.tolist()],
                 forwards=sum(chunk.record.evaluations for chunk in part),
                 images=share,
-                skipped_groups=skipped if n == 0 else 0,
+                skipped_groups=0,
             )
+            if n == 0:
+                progress.forwards += sum(record.evaluations for record in shared)
+                progress.skipped_groups = skipped
             deviation = self._replay(problem, iteration, part, advantage, progress)
             if not updated:
                 check_faithful(deviation, iteration)
             updated = updated or progress.trains
             yield progress
 
-    def _record(self, problem: Problem, iteration: int, images: Sequence[Image]) -> _Recorded:
-        """Roll out a micro-batch from its groups' shared noise and score it."""
+    def _slots(self, problem: Problem) -> range:
+        """This process's prompts; each has a group of images."""
+        return problem.slots(problem.batch // self.group)
+
+    def _shared(self, problem: Problem, iteration: int) -> list[Rollout]:
+        """Each prompt's path from its group's noise to the first stochastic step."""
+        slots, grid = self._slots(problem), self.grid(problem)
+        last = self.stochastic(grid, iteration).start - 1
+        return [
+            rollout(
+                problem.field(problem.prompts(iteration, slots[part])),
+                problem.noise(iteration, slots[part], "initial"),
+                grid,
+                horizon=last,
+            )
+            for part in problem.micro_batches(len(slots))
+        ]
+
+    def _record(
+        self, problem: Problem, iteration: int, images: Sequence[Image], shared: Sequence[Rollout]
+    ) -> _Recorded:
+        """Roll out a micro-batch from where its images part from their groups, and score it."""
         grid = self.grid(problem)
         slots = [slot for slot, _ in images]
         prompts = problem.prompts(iteration, slots)
@@ -147,10 +173,9 @@ class PolicyGradient(Method):
                 [problem.noise(iteration, [slot], "step", step, member) for slot, member in images]
             )
 
-        record = rollout(
+        record = extend(
+            branches(shared, [self._slots(problem).index(slot) for slot in slots]),
             problem.field(prompts),
-            problem.noise(iteration, slots, "initial"),
-            grid,
             horizon=grid.end - 1 if self.rewards_prediction else None,
             explore=Exploration(self.rule(grid), self.stochastic(grid, iteration), noise),
         )

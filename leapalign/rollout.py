@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -76,7 +76,6 @@ class Exploration:
     noise: Callable[[int], Latents]
 
 
-@torch.no_grad()
 def rollout(
     velocity: Velocity,
     x: Latents,
@@ -93,15 +92,27 @@ def rollout(
         grid: time grid.
         horizon: the last state wanted, per sample; by default the image, N. A sample with horizon
             n < N is recorded as x[0..n] and v[0..n], enough for a prediction from x[n], and costs
-            nothing after that.
+            nothing after that. With one horizon for all, x[n+1] is there as well; -1 takes no step.
         explore: the stochastic steps.
 
     Returns:
         The recorded path.
     """
+    return extend(Rollout(grid, [x], []), velocity, horizon=horizon, explore=explore)
+
+
+@torch.no_grad()
+def extend(
+    record: Rollout,
+    velocity: Velocity,
+    *,
+    horizon: Int[Tensor, " batch"] | int | None = None,
+    explore: Exploration | None = None,
+) -> Rollout:
+    """Go on with a recorded path from its last state, in place; arguments as in `rollout`."""
+    grid, x = record.grid, record.states[-1]
     last = torch.as_tensor(grid.end if horizon is None else horizon).expand(x.shape[0])
-    record = Rollout(grid, [x], [])
-    for i in range(min(int(last.max()) + 1, grid.steps)):
+    for i in range(len(record.velocities), min(int(last.max()) + 1, grid.steps)):
         running = last >= i
         v = _velocity_of(velocity, x, record.times(i), running)
         record.velocities.append(v)
@@ -115,6 +126,23 @@ def rollout(
             x = euler(x, v, sigma, sigma_next)
         record.states.append(x)
     return record
+
+
+def branches(records: Sequence[Rollout], rows: Sequence[int]) -> Rollout:
+    """Copies of recorded Euler paths, to be continued each on its own.
+
+    Args:
+        records: paths of equal length.
+        rows: the sample each branch leaves from, counted through all records.
+
+    Returns:
+        The branches; what their common part cost counts in `records` alone.
+    """
+    states, velocities = (
+        [torch.cat(same_index)[list(rows)] for same_index in zip(*paths, strict=True)]
+        for paths in ([r.states for r in records], [r.velocities for r in records])
+    )
+    return Rollout(records[0].grid, states, velocities)
 
 
 def _velocity_of(velocity: Velocity, x: Latents, time: Tensor, running: Tensor) -> Latents:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import torch
 
+import leapalign.grpo
 from baselines.mix_grpo import MixGRPO
 from leapalign.errors import UserError
 from leapalign.grid import Grid
+from leapalign.rollout import Rollout, Velocity, extend, rollout
 from leapalign.streams import choices
-from tests.leapalign.problems import AnalyticProblem, iteration_of
+from tests import tolerances
+from tests.leapalign.problems import AnalyticProblem, iteration_of, relative_error
 
 
 def scheduled(steps: int, window: int, stride: int, every: int) -> Iterator[list[int]]:
@@ -49,6 +54,38 @@ def test_one_term_for_each_image_and_step_of_the_window() -> None:
     assert [report.replays for report in reports] == [4 * 3, 4 * 3]
     assert [report.images for report in reports] == [4, 4]
     assert sum(report.forwards for report in reports) == 8 * 6
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_a_group_pays_once_for_its_path_before_the_window(start: int) -> None:
+    method = MixGRPO(group=4, updates_per_iteration=2, window=3, iterations_per_position=1)
+    problem = AnalyticProblem(batch=8, steps=6, micro_batch=3)
+    _, reports = iteration_of(method, problem, iteration=start)
+    evaluated = 2 * start + 8 * (6 - start)
+    assert sum(report.forwards for report in reports) == evaluated
+    assert sum(report.replays for report in reports) == 8 * 3
+
+
+def test_sharing_the_path_before_the_window_changes_no_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method = MixGRPO(group=4, updates_per_iteration=2, window=3, iterations_per_position=1)
+    problem = AnalyticProblem(batch=8, steps=6, micro_batch=3)
+    pairs: list[tuple[Rollout, Rollout]] = []
+
+    def beside_the_unshared(shared: Rollout, velocity: Velocity, **options: Any) -> Rollout:
+        alone = rollout(velocity, shared.states[0], shared.grid, **options)
+        pairs.append((extend(shared, velocity, **options), alone))
+        return shared
+
+    monkeypatch.setattr(leapalign.grpo, "extend", beside_the_unshared)
+    iteration_of(method, problem, iteration=2)
+    noise = torch.cat([shared.states[0] for shared, _ in pairs])
+    assert torch.equal(noise, problem.noise(2, [0] * 4 + [1] * 4, "initial"))
+    for shared, alone in pairs:
+        for found, expected in zip(shared.states, alone.states, strict=True):
+            assert relative_error(found, expected) < tolerances.BATCH_SPLIT_EXACT
+        assert sorted(shared.log_probs) == sorted(alone.log_probs) == [2, 3, 4]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from leapalign.grid import Grid
-from leapalign.rollout import Exploration, rollout
+from leapalign.rollout import Exploration, branches, extend, rollout
 from leapalign.steps import DanceSDE
 from tests import tolerances
 from tests.fields import AnalyticField
@@ -59,6 +59,24 @@ def test_only_the_explored_steps_are_stochastic() -> None:
     density = torch.distributions.Normal(mean, std.expand_as(mean)).log_prob(record.states[3])
     expected, bound = density.mean(dim=(1, 2)), tolerances.LOG_PROB
     torch.testing.assert_close(record.log_probs[2].double(), expected, rtol=bound, atol=bound)
+
+
+def test_branches_of_a_path_are_the_paths_rolled_out_whole() -> None:
+    field, x = AnalyticField(batch=3), noise(3)
+    explore = Exploration(DanceSDE(0.5), range(2, 4), lambda i: noise(4, i))
+    rows = [2, 0, 0, 1]
+    whole = rollout(field[rows], x[rows], GRID, explore=explore)
+    trunks = [rollout(field[part], x[part], GRID, horizon=1) for part in (slice(2), slice(2, 3))]
+    record = extend(branches(trunks, rows), field[rows], explore=explore)
+    for found, expected in (
+        (record.states, whole.states),
+        (record.velocities, whole.velocities),
+        (list(record.log_probs.values()), list(whole.log_probs.values())),
+    ):
+        torch.testing.assert_close(found, expected, rtol=0.0, atol=tolerances.GOLDEN_STEP)
+    assert sum(trunk.evaluations for trunk in trunks) == 3 * 2
+    assert record.evaluations == 4 * (GRID.steps - 2)
+    assert len(trunks[0].velocities) == 2  # the trunks are left as they were
 
 
 def test_the_model_is_told_the_grids_times() -> None:
