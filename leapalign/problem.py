@@ -99,7 +99,16 @@ class TrainingProblem:
         Raises:
             UserError: a score is not finite.
         """
-        rewards = self.reward.score(self.backbone.decode(x).float(), prompts)
+        size = self.budget.decode_batch
+        rewards = torch.cat(
+            [
+                self.reward.score(
+                    self.backbone.decode(x[start : start + size]).float(),
+                    prompts[start : start + size],
+                )
+                for start in range(0, len(prompts), size)
+            ]
+        )
         if not bool(torch.isfinite(rewards).all()):
             worst = int((~torch.isfinite(rewards)).nonzero()[0])
             raise UserError(
