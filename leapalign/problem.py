@@ -99,16 +99,7 @@ class TrainingProblem:
         Raises:
             UserError: a score is not finite.
         """
-        size = self.budget.decode_batch
-        rewards = torch.cat(
-            [
-                self.reward.score(
-                    self.backbone.decode(x[start : start + size]).float(),
-                    prompts[start : start + size],
-                )
-                for start in range(0, len(prompts), size)
-            ]
-        )
+        rewards = self.reward.score(self.backbone.decode(x).float(), prompts)
         if not bool(torch.isfinite(rewards).all()):
             worst = int((~torch.isfinite(rewards)).nonzero()[0])
             raise UserError(

@@ -86,7 +86,6 @@ class Training:
         ema: decay of the averaged weights, which are the ones evaluated.
         reward: what is maximised.
         micro_batch: images per forward pass; changes memory, not the result.
-        decode_batch: images per pass through decoder and reward; changes memory and speed.
         checkpoint_every: iterations between checkpoints.
     """
 
@@ -100,7 +99,6 @@ class Training:
     ema: Share
     reward: Reward
     micro_batch: Positive
-    decode_batch: Positive
     checkpoint_every: Positive = 25
 
 

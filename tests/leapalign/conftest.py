@@ -60,7 +60,6 @@ def settings(tiny_flux_folder: Path, tmp_path: Path) -> TrainSettings:
             ema=0.9,
             reward=Reward("hpsv2", str(ROOT / "pocket/weights/hpsv2"), 0.55),
             micro_batch=2,
-            decode_batch=2,
             checkpoint_every=2,
         ),
     )

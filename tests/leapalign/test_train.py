@@ -18,8 +18,6 @@ from leapalign.method import Method, Problem, Progress
 from leapalign.settings import Method as MethodSettings
 from leapalign.settings import TrainSettings
 from leapalign.train import Diverged, Training, keep_lines, log_line, prepare, train
-from tests.leapalign.problems import relative_error
-from tests.tolerances import BATCH_SPLIT
 
 KEYS = {
     "iteration",
@@ -246,18 +244,3 @@ def test_a_damaged_checkpoint_is_named(
         file.unlink()
     with pytest.raises(UserError, match=r"iteration-000001: damaged .*remove it"):
         saved.resume()
-
-
-def test_decoding_in_parts_changes_neither_rewards_nor_their_gradient(
-    run: Training, settings: TrainSettings
-) -> None:
-    x = run.problem.noise(0, range(3), "initial").requires_grad_()
-    prompts = run.problem.prompts(0, range(3))
-    found = []
-    for decode_batch in (1, 2, 3):
-        run.problem.budget = with_training(settings, decode_batch=decode_batch).training
-        rewards = run.problem.score(x, prompts)
-        found.append((rewards.detach(), *torch.autograd.grad(rewards.sum(), x)))
-    for rewards, gradient in found[:2]:
-        torch.testing.assert_close(rewards, found[2][0], rtol=BATCH_SPLIT, atol=0.0)
-        assert relative_error(gradient, found[2][1]) < BATCH_SPLIT
