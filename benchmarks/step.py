@@ -29,7 +29,8 @@ from benchmarks.saved import metered
 from leapalign.config import resolve_run
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import load_experiments
-from leapalign.record import git_state, package_versions, write_json
+from leapalign.files import write_json
+from leapalign.record import git_state, package_versions
 from leapalign.rollout import levels
 from leapalign.settings import TrainSettings
 from leapalign.steps import euler

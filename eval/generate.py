@@ -22,7 +22,7 @@ from torch import Tensor
 
 import leapalign.backbones
 import leapalign.rollout
-from eval.files import fingerprint, replacing, sources, write_text
+from eval.fingerprints import fingerprint, sources
 from eval.manifest import MANIFEST, Sample, write_manifest
 from eval.progress import batches
 from leapalign import grid, steps, streams
@@ -30,6 +30,7 @@ from leapalign.backbones.flux import Flux
 from leapalign.data import read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
+from leapalign.files import replacing, write_text
 from leapalign.parsing import resolve
 from leapalign.record import record
 from leapalign.rollout import rollout

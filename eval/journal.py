@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.files import write_text
+from leapalign.files import append_text, write_text
 
 
 class Journal:
@@ -33,9 +33,7 @@ class Journal:
 
     def add(self, entries: Mapping[str, Any]) -> None:
         """Keep these scores, on disk before this returns."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(map(_line, entries.items()))
+        append_text(self._path, "".join(map(_line, entries.items())))
         self._entries.update(entries)
 
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from eval.files import replacing, write_text
 from eval.manifest import Sample, read_image, read_manifest
 from leapalign.errors import UserError, main_guard
+from leapalign.files import replacing, write_text
 
 SHOWN = 12
 TILE = 256

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from eval.files import write_text
 from leapalign.errors import UserError
+from leapalign.files import write_text
 
 MANIFEST = "manifest.jsonl"
 

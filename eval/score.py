@@ -22,7 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.files import fingerprint, write_text
+from eval.fingerprints import fingerprint
 from eval.inputs import read_samples
 from eval.journal import Journal
 from eval.manifest import Sample, read_bytes, read_image
@@ -30,6 +30,7 @@ from eval.progress import batches
 from eval.scorers import GENEVAL, Entry, Score, Scorer, make_scorer
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
+from leapalign.files import write_text
 from leapalign.record import record
 from leapalign.settings import ScoreSettings
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import eval.geneval
 import leapalign.rewards
-from eval.files import fingerprint, sources
+from eval.fingerprints import fingerprint, sources
 from eval.geneval import Detection, Detector, Options, judge
 from eval.geneval.judge import kept
 from eval.geneval.records import CaseError, check_metadata

@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from leapalign.errors import UserError
+from leapalign.files import write_json
 
 SETTINGS = "settings.json"
-# What reading a cut, changed or missing file of a checkpoint raises.
+# What reading a cut, changed or missing file of a checkpoint raises, or writing to a full disk.
 DAMAGE: tuple[type[Exception], ...] = (
     OSError,
     RuntimeError,
@@ -72,17 +73,27 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("iteration-*") if path.suffix != ".partial")
 
     def save(self, iteration: int) -> None:
-        """Write a checkpoint beside the others, and only then give it its name."""
+        """Write a checkpoint beside the others, and only then give it its name.
+
+        Raises:
+            UserError: it cannot be written, for want of space perhaps; the one before is kept.
+        """
         final = self.folder / f"iteration-{iteration:06d}"
         partial = final.with_suffix(".partial")
         if self.accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(partial))
+        try:
+            self.accelerator.save_state(str(partial))
+        except DAMAGE as error:
+            raise UserError(
+                f"{partial}: cannot be written ({_reason(error)}); is the disk full? Free some "
+                "space and run again: training goes on from the checkpoint before this one"
+            ) from error
         if not self.accelerator.is_main_process:
             return
-        (partial / SETTINGS).write_text(json.dumps({"settings_hash": self.settings_hash}))
+        write_json(partial / SETTINGS, {"settings_hash": self.settings_hash})
         if not final.exists():
             partial.rename(final)
         for old in self._complete()[:-2]:
@@ -104,11 +115,14 @@ class Checkpoints:
                 self.accelerator.load_state(str(latest))
                 return True
         except DAMAGE as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"{latest}: damaged ({reason}); remove it to go on from the one before"
+                f"{latest}: damaged ({_reason(error)}); remove it to go on from the one before"
             ) from error
         raise UserError(
             f"{latest}: made under other settings ({made_under}, now {self.settings_hash}); "
             f"remove {self.folder} to train anew, or restore the settings"
         )
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

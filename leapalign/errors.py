@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import sys
 from collections.abc import Callable
@@ -44,11 +45,15 @@ def main_guard(main: Callable[..., None]) -> Callable[..., None]:
 
 def remedy(error: OSError) -> str:
     """The fix for an operating-system error, as the end of a sentence."""
-    import errno
-
+    space = "free some disk space and run again; finished work is kept"
+    folder = "set `results:` in config.yaml to a writable folder"
     return {
-        errno.ENOSPC: "free some disk space and run again; finished work is kept",
-        errno.EROFS: "the folder is read-only: set `results:` in config.yaml to a writable one",
-        errno.EACCES: "no permission: set `results:` in config.yaml to a writable folder",
+        errno.ENOSPC: space,
+        errno.EDQUOT: space,
+        errno.EFBIG: "raise the limit on file sizes and run again; finished work is kept",
+        errno.EROFS: folder,
+        errno.EACCES: folder,
+        errno.EPERM: folder,
         errno.ENOENT: "check the path",
+        errno.ENOTDIR: "check the path",
     }.get(error.errno or 0, "mend that and run again; finished work is kept")

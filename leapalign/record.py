@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from leapalign.files import require_writable, write_json
 from leapalign.settings import Canonical
 from leapalign.weights import fingerprint
 
@@ -48,7 +49,11 @@ def record(
     Yields:
         A dictionary of further entries to write; an entry replaces one of the same name, such as
         `seconds` of a training that was resumed.
+
+    Raises:
+        OSError: `path` cannot be written, said before the job begins.
     """
+    require_writable(path.parent)
     started, clock = datetime.datetime.now(datetime.UTC), time.monotonic()
     extra: dict[str, Any] = {}
     yield extra
@@ -67,17 +72,6 @@ def record(
         "peak_memory_mb": peak_memory_mb(),
     }
     write_json(path, entries | extra)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def git_state() -> dict[str, Any]:

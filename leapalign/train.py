@@ -16,7 +16,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -27,6 +27,7 @@ from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.data import Sampler, read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
+from leapalign.files import append_text, replacing, write_text
 from leapalign.method import Method, Progress
 from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
@@ -170,20 +171,17 @@ def train(settings: TrainSettings, out: Path, checkpoints: Path, device: str) ->
         sys.stderr.write(
             f"resumed at iteration {run.tally.iteration} of {settings.training.iterations}\n"
         )
-    checkpoints.mkdir(parents=True, exist_ok=True)
     log = checkpoints / LOG
     keep_lines(log, run.tally.iteration)
-    with (
-        log.open("a", encoding="utf-8") as lines,
-        progress_view(settings, run.tally.iteration) as show,
-    ):
-        while run.tally.iteration < settings.training.iterations:
+    budget = settings.training
+    with progress_view(settings, run.tally.iteration) as show:
+        while run.tally.iteration < budget.iterations:
             line = run.iterate()
-            lines.write(json.dumps(line) + "\n")
+            append_text(log, json.dumps(line) + "\n")
             show(line)
-            if run.tally.iteration % settings.training.checkpoint_every == 0:
-                lines.flush()
-                saved.save(run.tally.iteration)
+            done = run.tally.iteration
+            if done % budget.checkpoint_every == 0 or done == budget.iterations:
+                saved.save(done)
     write_results(run, log, out)
     return run.tally
 
@@ -191,23 +189,20 @@ def train(settings: TrainSettings, out: Path, checkpoints: Path, device: str) ->
 def keep_lines(log: Path, count: int) -> None:
     """Drop the lines that a killed run logged after its last checkpoint."""
     lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-    log.write_text("".join(lines[:count]), encoding="utf-8")
+    write_text(log, "".join(lines[:count]))
 
 
 def write_results(run: Training, log: Path, out: Path) -> None:
     """Write the averaged weights and a copy of the log, each whole or not at all."""
     if not run.problem.accelerator.is_main_process:
         return
-    out.mkdir(parents=True, exist_ok=True)
     weights = {
         name: value.detach().contiguous() for name, value in run.average.module.state_dict().items()
     }
-    draft = out / f".{WEIGHTS}"
-    save_file(weights, draft)
-    draft.replace(out / WEIGHTS)
-    draft = out / f".{LOG}"
-    shutil.copyfile(log, draft)
-    draft.replace(out / LOG)
+    with replacing(out / WEIGHTS) as draft:
+        save_file(weights, draft)
+    with replacing(out / LOG) as draft:
+        shutil.copyfile(log, draft)
 
 
 @contextlib.contextmanager
@@ -240,7 +235,7 @@ def progress_view(settings: TrainSettings, done: int) -> Iterator[Callable[[dict
 
 
 @main_guard
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train one run from its resolved settings."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--settings", required=True, help="resolved TrainSettings as JSON")
@@ -248,7 +243,7 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for the weights and the log"
     )
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
     with (
@@ -257,6 +252,9 @@ def main() -> None:
     ):
         tally = train(settings, arguments.out, arguments.checkpoints, device)
         entries["seconds"] = round(tally.seconds, 2)
+    # Its results are whole: to be forced to train again means from the beginning.
+    if PartialState().is_main_process:
+        shutil.rmtree(arguments.checkpoints)
 
 
 if __name__ == "__main__":

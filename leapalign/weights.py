@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from leapalign.errors import UserError
+from leapalign.files import write_json
 
 SUMS = "SHA256SUMS"
 """Beside or in a weights folder: lines of `sha256sum`, paths relative to the file."""
@@ -89,8 +90,7 @@ def _digest(file: Path) -> str:
     if kept.is_file():
         return str(json.loads(kept.read_text()))
     digest = _sha256(file)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(digest))
+    write_json(kept, digest)
     return digest
 
 

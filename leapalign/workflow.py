@@ -30,8 +30,8 @@ from leapalign.config import (
 )
 from leapalign.errors import UserError
 from leapalign.experiments import Experiments, load_experiments
+from leapalign.files import write_json
 from leapalign.parsing import dump, nearest, parse
-from leapalign.record import write_json
 from leapalign.settings import RunSettings
 from leapalign.weights import check_weights, fingerprint
 

@@ -19,10 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from eval.files import replacing, write_text
 from leapalign.config import EXPERIMENTS
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Exhibit
+from leapalign.files import replacing, write_text
 from leapalign.parsing import nearest
 from paper import cli
 from paper.curves import curve

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eval.files import write_text
+from leapalign.files import write_text
 from paper import numbers
 from paper.table import Cell, Column, Interval, Row, Table
 

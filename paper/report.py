@@ -20,9 +20,9 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from eval.files import write_text
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Experiments, load_experiments
+from leapalign.files import write_text
 from paper import cli, markup, numbers
 from paper.claims import comparisons, verdicts
 from paper.estimates import Estimates

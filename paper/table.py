@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.files import write_text
 from eval.stats import Estimate
 from leapalign.errors import UserError
+from leapalign.files import write_text
 from leapalign.parsing import dump, parse
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from leapalign.files import replacing
 from leapalign.rewards.hpsv2 import CONFIG, WEIGHTS
 from leapalign.rewards.images import MEAN, STD, normalize
 from pocket.rewards.grid import ANSWERS, PER_SHAPE, Answers
@@ -83,7 +84,6 @@ def half_precision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def save_tensors(state: dict[str, Tensor], path: Path) -> None:
     """Write a .safetensors file, atomically."""
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    partial.replace(path)
+    with replacing(path) as draft:
+        save_file(state, draft, metadata={"format": "pt"})
+        draft.chmod(0o644)

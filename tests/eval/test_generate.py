@@ -15,6 +15,7 @@ from eval.manifest import read_manifest
 from leapalign.errors import UserError
 from leapalign.settings import Backbone, Evaluation, GenerateSettings
 from tests import tolerances
+from tests.disks import no_room_for, read_only
 from tests.eval import fakes
 
 
@@ -144,6 +145,32 @@ def test_an_interrupted_job_leaves_whole_images_only(
         "00002.png",
         "fingerprint.txt",
     ]
+
+
+def test_a_full_disk_is_named_and_loses_no_image(
+    settings: GenerateSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--settings", settings.json(), "--out", str(tmp_path / "out")]
+    with no_room_for(200), pytest.raises(SystemExit) as end:  # an image fits, the manifest does not
+        main(command)
+    assert end.value.code == 1
+    manifest = tmp_path / "out" / "manifest.jsonl"
+    assert f"error: File too large: {manifest}; raise the limit" in capsys.readouterr().err
+    before = fakes.Backbone.loaded
+    main(command)
+    assert fakes.Backbone.loaded == before
+    assert len(pixels(tmp_path / "out")) == 6
+
+
+def test_a_read_only_folder_is_refused_before_any_work(
+    settings: GenerateSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = fakes.Backbone.loaded
+    with read_only(tmp_path / "out"), pytest.raises(SystemExit) as end:
+        main(["--settings", settings.json(), "--out", str(tmp_path / "out")])
+    assert end.value.code == 1
+    assert f"error: Permission denied: {tmp_path / 'out'}; set" in capsys.readouterr().err
+    assert fakes.Backbone.loaded == before
 
 
 @pytest.mark.parametrize(

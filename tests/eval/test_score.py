@@ -17,6 +17,7 @@ from eval.geneval import summarize
 from eval.manifest import read_manifest, write_manifest
 from eval.score import main
 from leapalign.settings import ScoreSettings
+from tests.disks import no_room_for, read_only
 from tests.eval import fakes
 
 DETECTOR = "tests.eval.fakes:detect"
@@ -112,6 +113,35 @@ def test_only_what_is_missing_is_scored(
     assert scored == ["a red cube", "a green cube", "a blue cube", "a green cube"]
     assert [float(row["score"]) for row in rows(out)] == [2.0, 1.0, 0.0]
     assert rows(out)[::2] == first[::2]
+
+
+def test_a_full_disk_is_named_and_loses_no_score(
+    images: Path, weights: Path, tmp_path: Path, scored: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "scores"
+    settings = ScoreSettings("smoke", {"hpsv2": str(weights)}, DETECTOR)
+    command = ["--settings", settings.json(), "--images", str(images), "--out", str(out)]
+    # Both journals fit, GenEval's official records do not.
+    with no_room_for(800), pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 1
+    assert f"error: File too large: {out / 'geneval.jsonl'}; raise" in capsys.readouterr().err
+    assert len(scored) == 3
+    main(command)
+    assert len(scored) == 3
+    assert [float(row["score"]) for row in rows(out / "hpsv2.csv")] == [2.0, 0.0, 0.0]
+
+
+def test_a_read_only_folder_is_refused_before_any_score(
+    images: Path, weights: Path, tmp_path: Path, scored: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    out = tmp_path / "scores"
+    settings = ScoreSettings("smoke", {"hpsv2": str(weights)}, DETECTOR)
+    with read_only(out), pytest.raises(SystemExit) as end:
+        main(["--settings", settings.json(), "--images", str(images), "--out", str(out)])
+    assert end.value.code == 1
+    assert f"error: Permission denied: {out}; set `results:`" in capsys.readouterr().err
+    assert scored == []
 
 
 def test_other_weights_score_everything_again(

@@ -35,13 +35,18 @@ def finish(process: subprocess.Popen[str]) -> str:
     return messages
 
 
-def kill_after(process: subprocess.Popen[str], checkpoints: Path, iteration: int) -> None:
-    """Kill -9 once the checkpoint of `iteration` is there, and a moment has passed."""
+def wait_for(process: subprocess.Popen[str], checkpoints: Path, iteration: int) -> None:
+    """Return once the checkpoint of `iteration` is there."""
     deadline = time.monotonic() + PATIENCE
     while not (checkpoints / f"iteration-{iteration:06d}").exists():
-        assert process.poll() is None, "the training ended before it could be killed"
+        assert process.poll() is None, "the training ended before it could be stopped"
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def kill_after(process: subprocess.Popen[str], checkpoints: Path, iteration: int) -> None:
+    """Kill -9 once the checkpoint of `iteration` is there, and a moment has passed."""
+    wait_for(process, checkpoints, iteration)
     time.sleep(random.SystemRandom().uniform(0.0, 0.1))
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -77,5 +82,19 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     finish(start(settings, unbroken))
     assert outcome(killed)[1] == outcome(unbroken)[1]
     assert outcome(killed)[0] == outcome(unbroken)[0]
+    # Finished, it leaves nothing that would cut a forced retraining short.
+    assert not (killed / "checkpoints").exists()
     provenance = json.loads((killed / "out/provenance.json").read_text())
     assert provenance["settings_hash"] == settings.hash()
+
+
+def test_ctrl_c_ends_a_training_with_130_and_keeps_its_checkpoint(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    process = start(settings, tmp_path)
+    wait_for(process, tmp_path / "checkpoints", settings.training.checkpoint_every)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, messages
+    assert "run the same command again to go on" in messages.splitlines()[-1]
+    assert list((tmp_path / "checkpoints").glob("iteration-*"))

@@ -17,7 +17,8 @@ from leapalign.errors import UserError
 from leapalign.method import Method, Problem, Progress
 from leapalign.settings import Method as MethodSettings
 from leapalign.settings import TrainSettings
-from leapalign.train import Diverged, Training, keep_lines, log_line, prepare, train
+from leapalign.train import Diverged, Training, keep_lines, log_line, main, prepare, train
+from tests.disks import no_room_for, read_only
 
 KEYS = {
     "iteration",
@@ -214,6 +215,50 @@ def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
     run.iterate()
     assert saved.resume()
     assert run.tally == tally
+
+
+@pytest.mark.parametrize("fits", ["nothing", "model.safetensors"])
+def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_kept(
+    run: Training, tmp_path: Path, fits: str
+) -> None:
+    saved = checkpoints_of(run, tmp_path)
+    run.iterate()
+    saved.save(1)
+    size = 1000 if fits == "nothing" else (tmp_path / "iteration-000001" / fits).stat().st_size
+    before = dataclasses.replace(run.tally)
+    run.iterate()
+    with (
+        no_room_for(size),
+        pytest.raises(UserError, match=r"iteration-000002\.partial: cannot be written"),
+    ):
+        saved.save(2)
+    assert saved.resume()
+    assert run.tally == before
+    saved.save(2)
+    assert (tmp_path / "iteration-000002").is_dir()
+
+
+def test_results_that_cannot_be_written_cost_no_iteration(
+    settings: TrainSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short, checkpoints = with_training(settings, iterations=3), tmp_path / "checkpoints"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match=r"transformer\.safetensors"):
+        train(short, tmp_path / "file" / "out", checkpoints, "cpu")
+    train(short, tmp_path / "out", checkpoints, "cpu")
+    assert "resumed at iteration 3 of 3" in capsys.readouterr().err
+    assert len((tmp_path / "out" / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_read_only_folder_is_refused_before_anything_is_loaded(
+    settings: TrainSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = ["--out", str(tmp_path / "out"), "--checkpoints", str(tmp_path / "checkpoints")]
+    with read_only(tmp_path / "out"), pytest.raises(SystemExit) as end:
+        main(["--settings", settings.json(), *folders])
+    assert end.value.code == 1
+    assert f"error: Permission denied: {tmp_path / 'out'}; set" in capsys.readouterr().err
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_checkpoint_under_way_is_never_resumed(run: Training, tmp_path: Path) -> None:

@@ -1,33 +1,11 @@
-"""Files that appear whole or not at all, and fingerprints of what a result depends on."""
+"""Fingerprints of what a result depends on: texts, bytes and code."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; what is written there takes its place at the end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers such as Pillow choose the format by it.
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def fingerprint(*parts: str | bytes) -> str:
