@@ -90,7 +90,7 @@ def assemble(folder: Path) -> FluxPipeline:
         text_encoder_2=T5EncoderModel.from_pretrained(folder / "text_encoder_2"),
         tokenizer_2=T5TokenizerFast.from_pretrained(folder / "tokenizer_2"),
         transformer=FluxTransformer2DModel.from_pretrained(
-            folder / "transformer", torch_dtype=torch.bfloat16
+            folder / "transformer", dtype=torch.bfloat16
         ),
     )
     pipeline.save_config(folder)

@@ -101,7 +101,7 @@ class Flux:
                 this resolution.
         """
         try:
-            pipeline = FluxPipeline.from_pretrained(path, torch_dtype=dtype)
+            pipeline = FluxPipeline.from_pretrained(path, dtype=dtype)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise UserError(
                 f"{path}: not a loadable FLUX pipeline folder: {str(error).splitlines()[0]}"

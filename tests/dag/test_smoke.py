@@ -16,6 +16,12 @@ def test_a_second_call_has_nothing_to_do(smoke):
     assert smoke.planned() == {}
 
 
+def test_jobs_logs_hold_their_own_words_only(smoke):
+    logs = {log: log.read_text() for log in (smoke.folder / RESULTS / "logs").rglob("*.log")}
+    assert {log.parent.name for log, text in logs.items() if text} >= {"train", "generate", "score"}
+    assert [log for log, text in logs.items() if re.search("warning|initialized", text, re.I)] == []
+
+
 def test_an_edited_plot_retrains_nothing(edited):
     figures = edited.folder / "paper" / "figures.py"
     figures.write_text(figures.read_text() + "\n# an edit\n")
