@@ -140,6 +140,7 @@ def prepare(settings: TrainSettings, device: str) -> Training:
         betas=adam.betas,
         eps=adam.eps,
         weight_decay=adam.weight_decay,
+        fused=True,
     )
     average = AveragedModel(backbone.transformer, multi_avg_fn=get_ema_multi_avg_fn(budget.ema))
     backbone.transformer, optimizer = accelerator.prepare(backbone.transformer, optimizer)

@@ -169,10 +169,11 @@ class Flux:
         its prompts in other company than an unbroken one.
         """
         length = min(MAX_SEQUENCE, self.pipeline.tokenizer_2.model_max_length)
+        device = self.pipeline.device  # looked up once: the pipeline's own search doubles the time
         for prompt in prompts:
             if prompt not in self._encoded:
                 tokens, pooled, _ = self.pipeline.encode_prompt(
-                    prompt=prompt, prompt_2=None, max_sequence_length=length
+                    prompt=prompt, prompt_2=None, device=device, max_sequence_length=length
                 )
                 self._encoded[prompt] = FluxPrompts(tokens, pooled)
         parts = [self._encoded[prompt] for prompt in prompts]
