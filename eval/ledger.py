@@ -4,7 +4,7 @@
 
 The ledger holds scores.csv (all evaluators), train.csv (one row an iteration, except for the
 untrained base), provenance.json (of every stage), and samples.png with samples.json: the first
-image of each of the first prompts, side by side.
+image of prompts from all over the file, side by side.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def read_log(path: Path) -> list[Row]:
 
 def write_sheet(folder: Path, samples: Sequence[Sample], out: Path) -> None:
     """Write samples.png, a row of tiles, and samples.json, which says where each tile is."""
-    shown = [sample for sample in samples if sample.image_index == 0][:SHOWN]
+    first = [sample for sample in samples if sample.image_index == 0]
+    count = min(SHOWN, len(first))
+    shown = [first[(2 * i + 1) * len(first) // (2 * count)] for i in range(count)]
     tiles = [read_image(folder, sample) for sample in shown]
     for tile in tiles:
         tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)

@@ -85,6 +85,16 @@ def test_the_contact_sheet_shows_each_prompts_first_image(
     assert colors == [[(16, color)] for color in ((255, 0, 0), (0, 128, 0), (0, 0, 255))]
 
 
+def test_a_short_contact_sheet_spans_all_prompts(
+    stages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eval.ledger.SHOWN", 2)
+    out = tmp_path / "ledger"
+    main(arguments(stages, out))
+    shown = json.loads((out / "samples.json").read_text())["samples"]
+    assert [one["prompt"] for one in shown] == ["a red cube", "a blue cube"]
+
+
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [
