@@ -70,19 +70,20 @@ def make_clip_tokenizer(prompts: Sequence[str]) -> CLIPTokenizer:
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
         vocab_size=2000,
         show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
+        # Named beforehand: the trainer would number last letters as it meets them in a hash map,
+        # and merges that are equally frequent come in the order of these numbers.
+        special_tokens=[f"{letter}</w>" for letter in sorted(alphabet)],
     )
     bpe.train_from_iterator(prompts, trainer)
     model = json.loads(bpe.to_str())["model"]
-    pieces = sorted(model["vocab"], key=model["vocab"].get)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    pieces += [f"{letter}</w>" for letter in sorted(alphabet)]
-    pieces += ["<|startoftext|>", "<|endoftext|>"]
-    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    pieces = [*sorted(model["vocab"], key=model["vocab"].get), "<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
     merges = [tuple(merge) for merge in model["merges"]]
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
 
