@@ -84,9 +84,9 @@ class DirectGradient(Method):
             final = before_last if copy == copies else None
             progress.replays += sweep(velocity, record, plans, cotangent, final)
             progress.forwards += record.evaluations
-            progress.images += len(plans)
             progress.loss += loss
             if copy == 0:
+                progress.images += len(plans)
                 progress.rewards += rewards
                 progress.joint_distances += distances[:-1].flatten().tolist()
                 progress.image_distances += distances[-1].tolist()

@@ -2,7 +2,7 @@
 
 A ledger holds a folder `<run>/seed<s>/` with `scores.csv` (one row per image and evaluator),
 `train.csv` (one row per iteration; absent for the untrained model), `provenance.json` (how each
-stage ran) and `samples.png` with `samples.json` (the first prompts' images).
+stage ran) and `samples.png` with `samples.json` (images of a few prompts).
 What is absent is a gap with a reason; what is there and wrong is an error.
 """
 

@@ -64,6 +64,7 @@ rule pocket_reward:
         " --samples {params.samples} --base {params.base} > {log} 2>&1"
 
 
+# Both models paint the same prompts; the rebuilt one's images are new to the rewards.
 rule pocket_weights:
     input:
         rules.pocket_base.output,
@@ -76,8 +77,13 @@ rule pocket_weights:
         "../environment.yml"
     threads: 1
     params:
-        folders=(f"{REBUILT}/base", "pocket/weights/base"),
+        rebuilt=REBUILT,
+        shipped="pocket/weights",
+        unseen=f"{REBUILT}/unseen",
     message:
         "compare the rebuilt pocket weights with the shipped ones"
     shell:
-        "python -m pocket.evaluate {params.folders} --per-tag 200 > {output} 2> {log} && cat {output}"
+        "(python -m pocket.evaluate {params.rebuilt}/base {params.shipped}/base --per-tag 200"
+        " --seed 1 --out {params.unseen} && echo &&"
+        " python -m pocket.rewards.check --weights {params.rebuilt} {params.shipped}"
+        " --samples {params.unseen}) > {output} 2> {log} && cat {output}"

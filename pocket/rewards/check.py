@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,26 +79,33 @@ def generated_accuracy(reward: Reward, examples: Examples) -> tuple[float, int]:
     return won / max(total, 1), total
 
 
+def table(folders: Sequence[Path], metrics: Sequence[str], count: int, unseen: Path | None) -> str:
+    """The shares as a Markdown row per folder and reward; `unseen`: samples new to the rewards."""
+    examples = read_samples(unseen) if unseen else None
+    header = ["folder", "reward", *TAGS, "degraded", *(["generated"] if examples else [])]
+    rows = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for metric, folder in itertools.product(metrics, folders):
+        reward = load_reward(metric, folder / metric)
+        shares = [f"{share:.3f}" for share in accuracies(reward, count).values()]
+        if examples is not None:
+            share, pairs = generated_accuracy(reward, examples)
+            shares.append(f"{share:.3f} ({pairs} pairs)")
+        rows.append(f"| {' | '.join([str(folder), metric, *shares])} |")
+    return "\n".join(rows)
+
+
 @main_guard
 def main() -> None:
-    """Print a table, one row for each reward."""
+    """Print a table, one row for each folder and reward."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--weights", type=Path, default=Path("pocket/weights"))
+    parser.add_argument("--weights", type=Path, nargs="+", default=[Path("pocket/weights")])
     parser.add_argument("--metric", choices=REWARDS, nargs="+", default=list(REWARDS))
     parser.add_argument(
         "--samples", type=Path, help="folder of the base's images, unseen in training"
     )
     parser.add_argument("--count", type=int, default=300, help="fresh renders for each task")
     args = parser.parse_args()
-    examples = read_samples(args.samples) if args.samples else None
-    for name in args.metric:
-        reward = load_reward(name, args.weights / name)
-        row = accuracies(reward, args.count)
-        line = "  ".join(f"{key} {share:.3f}" for key, share in row.items())
-        if examples is not None:
-            share, pairs = generated_accuracy(reward, examples)
-            line += f"  generated {share:.3f} ({pairs} pairs)"
-        sys.stdout.write(f"{name:9}  {line}\n")
+    sys.stdout.write(f"{table(args.weights, args.metric, args.count, args.samples)}\n")
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def test_evaluations_are_counted_in_forward_equivalents() -> None:
     assert (leap.forwards, leap.replays, leap.images) == (3 * 6, 3 * 2, 3)
     assert leap.evaluations == 3 * 6 + 3 * 3 * 2
     _, [draft] = iteration_of(DRaFTLV(copies=2), AnalyticProblem(batch=3))
-    assert (draft.forwards, draft.replays) == (3 * (6 + 2), 3 * 3)
+    assert (draft.forwards, draft.replays, draft.images) == (3 * (6 + 2), 3 * 3, 3)
     _, [refl] = iteration_of(ReFL(last=1), AnalyticProblem(batch=3))
     assert (refl.forwards, refl.replays) == (3 * 6, 3)
 
