@@ -35,7 +35,6 @@ from paper.table import interval
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 AXES = {"iteration": "iteration", "images": "images", "seconds": "seconds"}
-SHOWN_PROMPTS = 8
 CELL = 192
 INK = "#1f2328"
 DARK = {INK: "#e6edf3", "#59636e": "#9aa7b4", "#d9dee4": "#30363d"}
@@ -80,11 +79,11 @@ def scores(exhibit: Exhibit, estimates: Estimates) -> Figure:
 def grid(exhibit: Exhibit, estimates: Estimates) -> Figure:
     """The same prompts and noise under every run (Fig. 3)."""
     found = sheets(estimates.ledger, exhibit.runs)
-    texts = prompts(found)[:SHOWN_PROMPTS]
+    texts = prompts(found)
     columns, rows = max(len(texts), 1), len(found)
     figure, axis = plt.subplots(figsize=(1.15 * columns, 1.15 * rows + 0.5))
     axis.imshow(mosaic(found, columns, CELL), extent=(0, columns, rows, 0), interpolation="none")
-    axis.set_xticks([i + 0.5 for i in range(len(texts))], [textwrap.fill(t, 19) for t in texts])
+    axis.set_xticks([i + 0.5 for i in range(len(texts))], [textwrap.fill(t, 15) for t in texts])
     axis.set_yticks([i + 0.5 for i in range(rows)], [sheet.label for sheet in found])
     axis.tick_params(length=0, labeltop=True, labelbottom=False, colors=INK, labelsize=7)
     axis.grid(visible=False)

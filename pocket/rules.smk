@@ -77,13 +77,12 @@ rule pocket_weights:
         "../environment.yml"
     threads: 1
     params:
-        rebuilt=REBUILT,
+        rebuilt=subpath(output[0], parent=True),
         shipped="pocket/weights",
-        unseen=f"{REBUILT}/unseen",
     message:
         "compare the rebuilt pocket weights with the shipped ones"
     shell:
         "(python -m pocket.evaluate {params.rebuilt}/base {params.shipped}/base --per-tag 200"
-        " --seed 1 --out {params.unseen} && echo &&"
+        " --seed 1 --out {params.rebuilt}/unseen && echo &&"
         " python -m pocket.rewards.check --weights {params.rebuilt} {params.shipped}"
-        " --samples {params.unseen}) > {output} 2> {log} && cat {output}"
+        " --samples {params.rebuilt}/unseen) > {output} 2> {log} && cat {output}"
