@@ -1,7 +1,7 @@
 """Differentiable text-to-image rewards behind one interface.
 
-`load_reward` knows HPSv2.1, PickScore and HPSv3. Each loads the official checkpoints, and any
-folder in the same file formats, through the same code.
+`load_reward` knows HPSv2.1, PickScore, HPSv3 and ImageReward. Each loads the official checkpoints,
+and any folder in the same file formats, through the same code.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ REWARDS = {
     "hpsv2": "leapalign.rewards.hpsv2:HPSv2",
     "pickscore": "leapalign.rewards.pickscore:PickScore",
     "hpsv3": "leapalign.rewards.hpsv3:HPSv3",
+    "imagereward": "leapalign.rewards.imagereward:ImageReward",
 }
 
 __all__ = ["REWARDS", "Reward", "load_reward"]
 
 
 def load_reward(name: str, path: str | Path, device: torch.device | str = "cpu") -> Reward:
-    """Load the reward `name` ("hpsv2", "pickscore" or "hpsv3") from its weights.
+    """Load the reward `name`, one of `REWARDS`, from its weights.
 
     Args:
         name: The reward's name.

@@ -29,9 +29,10 @@ def prepare(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "b
     not padded, so a 224x200 image keeps its shape.
     """
     height, width = images.shape[-2:]
-    longest = max(height, width)
-    if longest != size:
-        height, width = round(height * size / longest), round(width * size / longest)
+    scale = size / max(height, width)
+    if scale != 1:
+        # Multiplied by the quotient, as officially: some half pixels round the other way otherwise.
+        height, width = round(height * scale), round(width * scale)
         images = resize(images, height, width)
         left, top = (size - width) // 2, (size - height) // 2
         images = F.pad(images, (left, size - width - left, top, size - height - top))
@@ -43,12 +44,14 @@ class HPSv2(Reward):
 
     name: ClassVar[str] = "hpsv2"
     quantity: ClassVar[str] = "cosine similarity without logit scale, about 0.2 to 0.35"
+    range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     def __init__(
         self, model: open_clip.CLIP, tokenizer: Callable[[list[str]], Tensor], size: int
     ) -> None:
         """Score with a frozen `model` whose input is `size` pixels wide."""
         self.model = model.eval().requires_grad_(False)
+        self.device = model.logit_scale.device
         self.tokenizer = tokenizer
         self.size = size
         self._texts: dict[str, Tensor] = {}
@@ -75,21 +78,31 @@ class HPSv2(Reward):
         size = model.visual.image_size
         return cls(model.to(device), tokenizer, size if isinstance(size, int) else size[0])
 
-    def score(
-        self, images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str]
+    def transform(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 H W"]:
+        """The official transform, which works on tensors.
+
+        Raises:
+            UserError: An image's shape is one that the official code fails on, too.
+        """
+        height, width = images.shape[-2:]
+        if self.size == max(height, width) != min(height, width):
+            raise UserError(
+                f"{self.name}: {width}x{height} pixels: with {self.size} already, the longest side "
+                "is not padded officially, and the model reads squares; resize it by a pixel"
+            )
+        if 2 * min(height, width) * self.size <= max(height, width):
+            raise UserError(f"{self.name}: {width}x{height} pixels: too narrow to be resized")
+        return prepare(images, self.size)
+
+    def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        """The same on 8-bit pixels; the official one fails on an alpha channel, here dropped."""
+        return self.transform(to_tensor(image)[None])[0]
+
+    def rate(
+        self, prepared: Float[Tensor, "batch 3 H W"], prompts: Sequence[str]
     ) -> Float[Tensor, " batch"]:
         """cos(image, text), both L2-normalised, without the logit scale."""
-        features = self.model.encode_image(prepare(images.float(), self.size), normalize=True)
-        return (features * self.encode(prompts)).sum(-1)
-
-    @torch.no_grad()
-    def score_pil(
-        self, images: Sequence[Image.Image], prompts: Sequence[str]
-    ) -> Float[Tensor, " batch"]:
-        """The official path: its transform works on tensors, so it equals `score` on each image."""
-        device = self.model.logit_scale.device
-        prepared = [prepare(to_tensor(image)[None].to(device), self.size) for image in images]
-        features = torch.cat([self.model.encode_image(image, normalize=True) for image in prepared])
+        features = self.model.encode_image(prepared, normalize=True)
         return (features * self.encode(prompts)).sum(-1)
 
     @torch.no_grad()
@@ -97,6 +110,6 @@ class HPSv2(Reward):
         """Normalised text embeddings; each prompt's is computed once, alone, and kept."""
         for prompt in prompts:
             if prompt not in self._texts:
-                tokens = self.tokenizer([prompt]).to(self.model.logit_scale.device)
+                tokens = self.tokenizer([prompt]).to(self.device)
                 self._texts[prompt] = self.model.encode_text(tokens, normalize=True)[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])

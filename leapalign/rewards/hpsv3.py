@@ -21,7 +21,7 @@ from transformers import (
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from leapalign.errors import UserError
-from leapalign.rewards.images import by_size, resize, to_tensor
+from leapalign.rewards.images import resize, to_rgb, to_tensor
 from leapalign.rewards.instruction import REWARD_TOKEN, Instruction, read_instruction
 from leapalign.rewards.reward import Reward
 from leapalign.rewards.weights import load_strictly, read_state_dict, verify
@@ -76,6 +76,7 @@ class HPSv3(Reward):
 
     name: ClassVar[str] = "hpsv3"
     quantity: ClassVar[str] = "mean of the rating's distribution, about -5 to 15"
+    range: ClassVar[tuple[float, float]] = (-50.0, 50.0)  # no bound of its own; far off is damage
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class HPSv3(Reward):
     ) -> None:
         """Score with a frozen `rater`."""
         self.rater = rater.eval().requires_grad_(False)
+        self.device = rater.model.device
         self.tokenizer = tokenizer
         self.processor = processor
         self.instruction = instruction
@@ -114,42 +116,33 @@ class HPSv3(Reward):
         rater.model.to(torch.bfloat16 if trunk == torch.bfloat16 else torch.float32)
         return cls(rater.to(device), tokenizer, processor, instruction)
 
-    def score(
-        self, images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str]
-    ) -> Float[Tensor, " batch"]:
-        """The rating's mean."""
-        height, width = self._target(*images.shape[-2:])
-        return self.rate(resize(images.float(), height, width), prompts)[:, 0]
+    def transform(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 H W"]:
+        """Antialiased bicubic resize to the model's size; still in [0, 1], but for overshoot."""
+        return resize(images, *self._target(*images.shape[-2:]))
 
-    @torch.no_grad()
-    def score_pil(
-        self, images: Sequence[Image.Image], prompts: Sequence[str]
-    ) -> Float[Tensor, " batch"]:
-        """The official path: Pillow's bicubic on 8-bit images."""
-        scores = torch.empty(len(images))
-        for (width, height), members in by_size(images).items():
-            target = self._target(height, width)[::-1]
-            batch = [
-                to_tensor(images[i].convert("RGB").resize(target, Image.Resampling.BICUBIC))
-                for i in members
-            ]
-            rated = self.rate(torch.stack(batch), [prompts[i] for i in members])
-            scores[members] = rated[:, 0].cpu()
-        return scores
+    def prepare(self, image: Image.Image) -> Float[Tensor, "3 H W"]:
+        """Pillow's bicubic resize on 8-bit pixels."""
+        size = self._target(image.height, image.width)[::-1]
+        return to_tensor(to_rgb(image).resize(size, Image.Resampling.BICUBIC))
 
     def rate(
-        self, images: Float[Tensor, "batch 3 h w"], prompts: Sequence[str]
+        self, prepared: Float[Tensor, "batch 3 H W"], prompts: Sequence[str]
+    ) -> Float[Tensor, " batch"]:
+        """The rating's mean."""
+        return self.rating(prepared, prompts)[:, 0]
+
+    def rating(
+        self, images: Float[Tensor, "batch 3 H W"], prompts: Sequence[str]
     ) -> Float[Tensor, "batch 2"]:
         """Mean and log sigma of the rating of images in [0, 1] that have the model's size."""
         return self.rater(self.tokenize(images.shape[-2:], prompts), self.see(images))
 
     def see(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "tokens width"]:
         """The images' tokens, one image after the other."""
-        device = self.rater.model.device
         # The processor divides by 255, so floats keep their gradient and their precision.
         prepared = self.processor(list(images * 255), do_resize=False, return_tensors="pt")
         return self.rater.see(
-            prepared["pixel_values"].to(device), prepared["image_grid_thw"].to(device)
+            prepared["pixel_values"].to(self.device), prepared["image_grid_thw"].to(self.device)
         )
 
     def tokenize(self, size: Sequence[int], prompts: Sequence[str]) -> Mapping[str, Tensor]:
@@ -158,20 +151,29 @@ class HPSv3(Reward):
         room = IMAGE_TOKEN * (size[0] // side * (size[1] // side))
         texts = [self._chat(prompt).replace(IMAGE_TOKEN, room) for prompt in prompts]
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        return tokens.to(self.rater.model.device)
+        return tokens.to(self.device)
 
     def _target(self, height: int, width: int) -> tuple[int, int]:
         """Qwen2-VL's smart resize: sides divisible by a merged patch, about the right area."""
         size = self.processor.size
-        return smart_resize(
-            height,
-            width,
-            factor=self.processor.patch_size * self.processor.merge_size,
-            min_pixels=self.instruction.pixels or size["shortest_edge"],
-            max_pixels=self.instruction.pixels or size["longest_edge"],
-        )
+        try:
+            return smart_resize(
+                height,
+                width,
+                factor=self.processor.patch_size * self.processor.merge_size,
+                min_pixels=self.instruction.pixels or size["shortest_edge"],
+                max_pixels=self.instruction.pixels or size["longest_edge"],
+            )
+        except ValueError as error:  # more than 200 times as long as wide
+            raise UserError(f"{self.name}: {width}x{height} pixels: {error}") from None
 
     def _chat(self, prompt: str) -> str:
+        for token in (REWARD_TOKEN, IMAGE_TOKEN):
+            if token in prompt:
+                raise UserError(
+                    f"{self.name}: the prompt contains {token}, which the model reads as a place "
+                    "for a rating or an image, not as text; take it out"
+                )
         content = [{"type": "image"}, {"type": "text", "text": self.instruction.fill(prompt)}]
         return self.tokenizer.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True

@@ -31,14 +31,36 @@ def resize(
     )
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode in RGB, its transparency dropped as all the official codes do.
+
+    Pillow keeps the transparent colour as a note, by which transformers 5 would fill with white.
+    """
+    converted = image.convert("RGB")
+    converted.info.pop("transparency", None)
+    return converted
+
+
 def to_tensor(image: Image.Image) -> Float[Tensor, "3 h w"]:
     """An image of any mode as RGB in [0, 1]."""
-    return F.to_dtype(F.pil_to_tensor(image.convert("RGB")), torch.float32, scale=True)
+    return F.to_dtype(F.pil_to_tensor(to_rgb(image)), torch.float32, scale=True)
 
 
-def by_size(images: Sequence[Image.Image]) -> dict[tuple[int, int], list[int]]:
-    """Indices of the images of each size, so that equal ones make a batch."""
-    groups: dict[tuple[int, int], list[int]] = {}
+def shorten(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "batch 3 H W"]:
+    """Resize so that the shortest edge is `size`, clamped: bicubic overshoots, 8-bit images cannot.
+
+    Images that have it already are left as they are.
+    """
+    height, width = images.shape[-2:]
+    shortest = min(height, width)
+    if shortest == size:
+        return images
+    return resize(images, int(size * height / shortest), int(size * width / shortest)).clamp(0, 1)
+
+
+def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the images of each shape, so that equal ones make a batch."""
+    groups: dict[torch.Size, list[int]] = {}
     for index, image in enumerate(images):
-        groups.setdefault(image.size, []).append(index)
-    return groups
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 from leapalign.errors import UserError
-from leapalign.rewards.images import normalize, resize
+from leapalign.rewards.images import normalize, shorten, to_rgb
 from leapalign.rewards.reward import Reward
 from leapalign.rewards.weights import load_strictly, read_state_dict, verify
 
@@ -26,11 +26,7 @@ def prepare(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "b
 
     The crop's offset is rounded down, as the processor does (torchvision rounds to nearest).
     """
-    height, width = images.shape[-2:]
-    shortest = min(height, width)
-    if shortest != size:
-        images = resize(images, int(size * height / shortest), int(size * width / shortest))
-        images = images.clamp(0, 1)  # bicubic overshoots, which 8-bit images cannot
+    images = shorten(images, size)
     top, left = (images.shape[-2] - size) // 2, (images.shape[-1] - size) // 2
     return normalize(images[..., top : top + size, left : left + size])
 
@@ -40,12 +36,14 @@ class PickScore(Reward):
 
     name: ClassVar[str] = "pickscore"
     quantity: ClassVar[str] = "exp(logit scale) times cosine similarity, about 15 to 25"
+    range: ClassVar[tuple[float, float]] = (-100.0, 100.0)  # CLIP's logit scale is 100 at most
 
     def __init__(
         self, model: CLIPModel, processor: CLIPImageProcessorPil, tokenizer: CLIPTokenizer
     ) -> None:
         """Score with a frozen `model`."""
         self.model = model.eval().requires_grad_(False)
+        self.device = model.device
         self.processor = processor
         self.tokenizer = tokenizer
         self._texts: dict[str, Tensor] = {}
@@ -68,26 +66,19 @@ class PickScore(Reward):
         load_strictly(model, drop_position_ids(state), path / WEIGHTS)
         return cls(model.to(device), processor, tokenizer)
 
-    def score(
-        self, images: Float[Tensor, "batch 3 height width"], prompts: Sequence[str]
+    def transform(self, images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 size size"]:
+        """The processor's steps on floats."""
+        return prepare(images, self.model.config.vision_config.image_size)
+
+    def prepare(self, image: Image.Image) -> Float[Tensor, "3 size size"]:
+        """The processor of transformers, which resizes with Pillow on 8-bit pixels."""
+        return self.processor(images=to_rgb(image), return_tensors="pt")["pixel_values"][0]
+
+    def rate(
+        self, prepared: Float[Tensor, "batch 3 size size"], prompts: Sequence[str]
     ) -> Float[Tensor, " batch"]:
         """exp(logit scale) * cos(image, text)."""
-        size = self.model.config.vision_config.image_size
-        return self._compare(prepare(images.float(), size), prompts)
-
-    @torch.no_grad()
-    def score_pil(
-        self, images: Sequence[Image.Image], prompts: Sequence[str]
-    ) -> Float[Tensor, " batch"]:
-        """The official path: transformers' processor on 8-bit images."""
-        rgb = [image.convert("RGB") for image in images]
-        pixels = self.processor(images=rgb, return_tensors="pt")["pixel_values"]
-        return self._compare(pixels.to(self.model.device), prompts)
-
-    def _compare(
-        self, pixels: Float[Tensor, "batch 3 size size"], prompts: Sequence[str]
-    ) -> Float[Tensor, " batch"]:
-        features = F.normalize(self.model.get_image_features(pixels).pooler_output, dim=-1)
+        features = F.normalize(self.model.get_image_features(prepared).pooler_output, dim=-1)
         return self.model.logit_scale.exp() * (features * self.encode(prompts)).sum(-1)
 
     @torch.no_grad()
@@ -100,7 +91,7 @@ class PickScore(Reward):
                     truncation=True,
                     max_length=self.model.config.text_config.max_position_embeddings,
                     return_tensors="pt",
-                ).to(self.model.device)
+                ).to(self.device)
                 features = self.model.get_text_features(**tokens).pooler_output
                 self._texts[prompt] = F.normalize(features, dim=-1)[0]
         return torch.stack([self._texts[prompt] for prompt in prompts])

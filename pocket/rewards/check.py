@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from leapalign.errors import main_guard
-from leapalign.rewards import REWARDS, Reward, load_reward
+from leapalign.rewards import Reward, load_reward
 from pocket.rewards.data import Examples, wrong_rows
 from pocket.rewards.facts import prompt_table
 from pocket.rewards.pool import read_samples, spoil
+from pocket.rewards.train import RECIPES
 from pocket.world import TAGS, prompts_by_tag, render, sample_scene
 
 SEED = 20_000
@@ -99,7 +100,7 @@ def main() -> None:
     """Print a table, one row for each folder and reward."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, nargs="+", default=[Path("pocket/weights")])
-    parser.add_argument("--metric", choices=REWARDS, nargs="+", default=list(REWARDS))
+    parser.add_argument("--metric", choices=RECIPES, nargs="+", default=list(RECIPES))
     parser.add_argument(
         "--samples", type=Path, help="folder of the base's images, unseen in training"
     )

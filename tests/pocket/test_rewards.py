@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from eval.geneval.judge import judge
-from leapalign.rewards import REWARDS, load_reward
+from leapalign.rewards import load_reward
 from pocket.detector import detect
 from pocket.rewards.check import accuracies
 from pocket.rewards.facts import certain, credit, facts_of_detections
+from pocket.rewards.train import RECIPES
 from pocket.world import TAGS, all_prompts, render, sample_metadata, sample_scene
 
 WEIGHTS = Path(__file__).parents[2] / "pocket" / "weights"
 ORDERED, DEGRADED = 0.90, 0.95
 
 
-@pytest.fixture(scope="module", params=REWARDS)
+@pytest.fixture(scope="module", params=RECIPES)
 def shares(request):
     reward = load_reward(request.param, WEIGHTS / request.param)
     return accuracies(reward, count=80, seed=31)
