@@ -91,15 +91,30 @@ def read_bytes(folder: Path, sample: Sample) -> bytes:
     return data
 
 
-def read_image(folder: Path, sample: Sample) -> Image.Image:
-    """A sample's pixels, upright and in RGB.
+def open_image(folder: Path, sample: Sample) -> Image.Image:
+    """A sample's file as Pillow opens it, decoded: in its own mode, turned as it is stored.
 
     Raises:
         UserError: The image is missing or damaged.
     """
     path = folder / sample.image
     with _readable(path), Image.open(path) as image:
-        return ImageOps.exif_transpose(image).convert("RGB")
+        image.load()
+        return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image in RGB, turned as its EXIF data say."""
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_image(folder: Path, sample: Sample) -> Image.Image:
+    """A sample's pixels, upright and in RGB.
+
+    Raises:
+        UserError: The image is missing or damaged.
+    """
+    return upright(open_image(folder, sample))
 
 
 @contextlib.contextmanager

@@ -18,24 +18,34 @@ import argparse
 import csv
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from eval.fingerprints import fingerprint
 from eval.inputs import read_samples
 from eval.journal import Journal
-from eval.manifest import Sample, read_bytes, read_image
+from eval.manifest import Sample, open_image, read_bytes
 from eval.progress import batches
-from eval.scorers import GENEVAL, Entry, Score, Scorer, make_scorer
+from eval.scorers import GENEVAL, Entry, Model, Scorer, make_scorer
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_text
 from leapalign.record import record
+from leapalign.rewards import REWARDS
 from leapalign.settings import ScoreSettings
 
 COLUMNS = ["image", "prompt_index", "image_index", "prompt", "tag", "score"]
 BATCH = 50
+THREADS = min(8, os.cpu_count() or 1)
+AHEAD = 2 * BATCH  # images decoded and prepared while others are being scored
+
+T = TypeVar("T")
 
 
 def score_folder(folder: Path, samples: Sequence[Sample], outputs: Mapping[Path, Scorer]) -> None:
@@ -44,52 +54,81 @@ def score_folder(folder: Path, samples: Sequence[Sample], outputs: Mapping[Path,
     Raises:
         UserError: An image cannot be read or scored; the message names it.
     """
-    identities = [
-        fingerprint(read_bytes(folder, sample), sample.prompt, json.dumps(sample.metadata))
-        for sample in samples
-    ]
+    with ThreadPoolExecutor(THREADS) as pool:
+        identities = list(pool.map(lambda sample: _identity(folder, sample), samples))
     for scorer in outputs.values():
         for sample in samples:
             scorer.check(sample)
     for out, scorer in outputs.items():
         keys = [fingerprint(scorer.depends_on, identity) for identity in identities]
         journal = Journal(out.with_suffix(".journal.jsonl"))
-        missing = [pair for pair in zip(keys, samples, strict=True) if pair[0] not in journal]
+        missing = {
+            key: sample for key, sample in zip(keys, samples, strict=True) if key not in journal
+        }
         if missing:
             _score_missing(folder, missing, scorer, journal)
         _write(out, scorer, samples, [journal[key] for key in keys])
 
 
+def _identity(folder: Path, sample: Sample) -> str:
+    """A digest of all of a sample that a score may depend on."""
+    return fingerprint(read_bytes(folder, sample), sample.prompt, json.dumps(sample.metadata))
+
+
 def _score_missing(
-    folder: Path, missing: Sequence[tuple[str, Sample]], scorer: Scorer, journal: Journal
+    folder: Path, missing: Mapping[str, Sample], scorer: Scorer, journal: Journal
 ) -> None:
-    score = scorer.load()
-    for batch in batches(missing, BATCH, f"score {scorer.name}"):
-        samples = [sample for _, sample in batch]
-        entries = _attempt(score, folder, samples, scorer.name)
-        scored = {key: entry for (key, _), entry in zip(batch, entries, strict=True)}
-        journal.add({key: entry for key, entry in scored.items() if math.isfinite(entry["score"])})
-        for sample, entry in zip(samples, entries, strict=True):
-            if not math.isfinite(entry["score"]):
-                raise UserError(
-                    f"{folder / sample.image}: {scorer.name} gave {entry['score']}; "
-                    "the other scores are kept, look at this image"
-                )
-
-
-def _attempt(score: Score, folder: Path, samples: Sequence[Sample], name: str) -> list[Entry]:
-    """Score a batch; if that fails, image by image, to name the one at fault."""
-    images = [read_image(folder, sample) for sample in samples]
+    """Score in batches, while threads decode and prepare the images of the next ones."""
+    model = scorer.load()
+    pool = ThreadPoolExecutor(THREADS)
     try:
-        entries = score(images, samples)
+        upcoming = _ahead(
+            pool, lambda sample: model.prepare(open_image(folder, sample)), missing.values()
+        )
+        for keys in batches(list(missing), BATCH, f"score {scorer.name}"):
+            samples = [missing[key] for key in keys]
+            outcomes = _outcomes(model, list(islice(upcoming, len(keys))), samples)
+            scored = dict(zip(keys, outcomes, strict=True))
+            journal.add({k: one for k, one in scored.items() if not isinstance(one, Exception)})
+            for sample, outcome in zip(samples, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    raise _failure(folder / sample.image, scorer.name, outcome) from outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[T], Any], items: Iterable[T]
+) -> Iterator[Future[Any]]:
+    """The work on each item, begun up to AHEAD items before it is asked for."""
+    rest = iter(items)
+    begun = deque(pool.submit(work, item) for item in islice(rest, AHEAD))
+    while begun:
+        yield begun.popleft()
+        begun.extend(pool.submit(work, item) for item in islice(rest, 1))
+
+
+def _outcomes(
+    model: Model, prepared: Sequence[Future[Any]], samples: Sequence[Sample]
+) -> list[Entry | Exception]:
+    """Each image's entry, or why it has none; a batch that fails is tried image by image."""
+    try:
+        entries = model.score([one.result() for one in prepared], samples)
     except (UserError, ValueError, RuntimeError) as error:
-        if len(samples) > 1:
-            return [_attempt(score, folder, [sample], name)[0] for sample in samples]
-        raise UserError(f"{folder / samples[0].image}: {name} failed: {error}") from error
+        if len(samples) == 1:
+            return [error]
+        alone = zip(prepared, samples, strict=True)
+        return [_outcomes(model, [one], [sample])[0] for one, sample in alone]
     if len(entries) != len(samples):
-        where = f"{folder / samples[0].image} and the {len(samples) - 1} images after it"
-        raise UserError(f"{where}: {name} gave {len(entries)} scores")
-    return entries
+        return [ValueError(f"{len(entries)} scores for {len(samples)} images")] * len(samples)
+    return list(entries)
+
+
+def _failure(path: Path, name: str, error: Exception) -> UserError:
+    """What is said of an image without a score; the others' are kept."""
+    reason = str(error) if isinstance(error, UserError) else f"{name} failed: {error}"
+    named = reason if str(path) in reason else f"{path}: {reason}"
+    return UserError(f"{named}; finished scores are kept, run again for the rest")
 
 
 def _write(out: Path, scorer: Scorer, samples: Sequence[Sample], entries: Sequence[Entry]) -> None:
@@ -99,12 +138,19 @@ def _write(out: Path, scorer: Scorer, samples: Sequence[Sample], entries: Sequen
     writer.writerow(COLUMNS)
     for sample, entry in zip(samples, entries, strict=True):
         row = [getattr(sample, column) for column in COLUMNS[:-1]]
-        # repr keeps every digit of a float32 score.
-        writer.writerow([*row, repr(entry["score"])])
+        score = entry["score"]
+        # repr keeps every digit of a float32 score; a missing one is left empty, never 0.
+        writer.writerow([*row, "" if score is None else repr(score)])
     if scorer.name == GENEVAL:
         records = [_official(*pair) for pair in zip(samples, entries, strict=True)]
         write_text(out.with_suffix(".jsonl"), "".join(json.dumps(one) + "\n" for one in records))
     write_text(out, text.getvalue())
+    missing = sum(entry["score"] is None for entry in entries)
+    if missing:
+        sys.stderr.write(
+            f"{out}: {missing} of {len(entries)} images have no score ({scorer.name}'s reply could "
+            "not be read); they are left empty\n"
+        )
 
 
 def _official(sample: Sample, entry: Entry) -> dict[str, object]:
@@ -135,7 +181,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--settings", help="a scale's score settings, as JSON")
-    form.add_argument("--metric", help="hpsv2, pickscore, hpsv3 or geneval")
+    form.add_argument("--metric", help=f"one of {', '.join([*REWARDS, GENEVAL])}")
     parser.add_argument("--weights", help="the metric's weights; geneval: module:function")
     parser.add_argument("--images", type=Path, required=True, help="the folder of images")
     parser.add_argument("--prompts", type=Path, help="the prompts, if there is no manifest")

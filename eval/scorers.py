@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 import eval.geneval
 import leapalign.rewards
@@ -18,7 +19,7 @@ from eval.fingerprints import fingerprint, sources
 from eval.geneval import Detection, Detector, Options, judge
 from eval.geneval.judge import kept
 from eval.geneval.records import CaseError, check_metadata
-from eval.manifest import Sample
+from eval.manifest import Sample, upright
 from leapalign.errors import UserError
 from leapalign.parsing import nearest, resolve
 from leapalign.rewards import REWARDS, load_reward
@@ -27,9 +28,22 @@ from leapalign.weights import fingerprint as weights_fingerprint
 
 GENEVAL = "geneval"
 
-# What is kept of one image: its "score", and for GenEval the fields of the official record.
+# What is kept of one image: its "score" (None where the model gave none that can be read), and
+# for GenEval the fields of the official record.
 Entry = dict[str, Any]
-Score = Callable[[Sequence[Image.Image], Sequence[Sample]], list[Entry]]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A scorer's model.
+
+    Attributes:
+        prepare: From an image as Pillow opens it to what `score` takes; for any thread.
+        score: The entries of prepared images and their samples.
+    """
+
+    prepare: Callable[[Image.Image], Any]
+    score: Callable[[Sequence[Any], Sequence[Sample]], list[Entry]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +53,13 @@ class Scorer:
     Attributes:
         name: An evaluator's name.
         depends_on: Digest of the weights and the code that its scores depend on.
-        load: Loads the weights; returns the function from images to entries.
+        load: Loads the weights.
         check: Raises `UserError` for a sample that it cannot score.
     """
 
     name: str
     depends_on: str
-    load: Callable[[], Score]
+    load: Callable[[], Model]
     check: Callable[[Sample], None]
 
 
@@ -53,7 +67,7 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
     """The scorer of this name.
 
     Args:
-        name: "hpsv2", "pickscore", "hpsv3" or "geneval".
+        name: One of `REWARDS`, or "geneval".
         weights: A reward's folder of weights; for GenEval the detector (`module:function`).
         device: Where a reward runs.
 
@@ -69,16 +83,16 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
 
 
 def _reward(name: str, weights: str, device: str) -> Scorer:
-    """A reward on its official path for image files."""
+    """A reward on its official path for image files: pixels as stored, whatever EXIF says."""
 
-    def load() -> Score:
+    def load() -> Model:
         reward = load_reward(name, weights, device)
 
-        def score(images: Sequence[Image.Image], samples: Sequence[Sample]) -> list[Entry]:
-            prompts = [sample.prompt for sample in samples]
-            return [{"score": value} for value in reward.score_pil(images, prompts).tolist()]
+        def score(prepared: Sequence[Tensor], samples: Sequence[Sample]) -> list[Entry]:
+            scores = reward.score_prepared(prepared, [sample.prompt for sample in samples])
+            return [{"score": value} for value in scores.tolist()]
 
-        return score
+        return Model(reward.prepare, score)
 
     files = json.dumps(weights_fingerprint(weights), sort_keys=True)
     depends_on = fingerprint(name, files, sources(leapalign.rewards))
@@ -90,12 +104,12 @@ def _geneval(reference: str, options: Options | None = None) -> Scorer:
     detect: Detector = resolve(reference, "detector")
     options = options or Options()
 
-    def load() -> Score:
+    def load() -> Model:
         def score(images: Sequence[Image.Image], samples: Sequence[Sample]) -> list[Entry]:
             pairs = zip(images, samples, strict=True)
             return [_record(detect(np.asarray(image)), sample, options) for image, sample in pairs]
 
-        return score
+        return Model(upright, score)
 
     depends_on = fingerprint(reference, repr(options), sources(_package(detect), eval.geneval))
     return Scorer(GENEVAL, depends_on, load, _judgeable)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from leapalign import rewards
 from leapalign.grid import Grid
 
 
@@ -59,16 +60,27 @@ class Backbone:
         return (x + self.shade).sigmoid().reshape(-1, 4, 4, 3).permute(0, 3, 1, 2)
 
 
-class Reward:
+class Reward(rewards.Reward):
     """Scores the share of red in an image; a black image breaks it."""
+
+    name = "hpsv2"
+    quantity = "scale times the share of red"
+    range = (0.0, 10.0)
+    device = torch.device("cpu")
 
     def __init__(self, path: Path) -> None:
         self.scale = float((path / "model.safetensors").read_text())
 
-    def score_pil(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        means = [np.asarray(image, dtype=np.float32).mean(axis=(0, 1)) for image in images]
-        assert len(means) == len(prompts)
-        return torch.tensor([self.scale * mean[0] / mean.sum() for mean in means])
+    def transform(self, images: Tensor) -> Tensor:
+        return images.mean(dim=(-2, -1)) * 255
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        means = np.asarray(image.convert("RGB"), dtype=np.float32).mean(axis=(0, 1))
+        return torch.from_numpy(means)
+
+    def rate(self, prepared: Tensor, prompts: Sequence[str]) -> Tensor:
+        assert len(prepared) == len(prompts)
+        return self.scale * prepared[:, 0] / prepared.sum(-1)
 
 
 def detect(image: np.ndarray) -> list[dict]:

@@ -37,9 +37,9 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     class Spy(fakes.Reward):
-        def score_pil(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+        def rate(self, prepared: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
             asked.extend(prompts)
-            return super().score_pil(images, prompts)
+            return super().rate(prepared, prompts)
 
     monkeypatch.setattr(scorers, "load_reward", lambda _name, path, _device: Spy(Path(path)))
     scorers.weights_fingerprint.cache_clear()
@@ -178,7 +178,8 @@ def test_a_score_that_is_not_finite_names_its_image_and_keeps_the_others(
     assert not out.exists()
     Image.new("RGB", (4, 4), "green").save(images / "00001.png")
     main(metric("hpsv2", weights, images, out))
-    assert scored[3:] == ["a green cube"]
+    assert scored[6:] == ["a green cube"]  # after the batch of three, and each of its images alone
+    assert [float(row["score"]) for row in rows(out)] == [2.0, 0.0, 0.0]
 
 
 def test_a_scorer_that_raises_names_its_image(
@@ -188,12 +189,12 @@ def test_a_scorer_that_raises_names_its_image(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def score_pil(_self: object, images: list[Image.Image], _prompts: list[str]) -> torch.Tensor:
-        if any(image.getpixel((0, 0)) == (0, 0, 255) for image in images):
+    def rate(_self: object, prepared: torch.Tensor, _prompts: list[str]) -> torch.Tensor:
+        if (prepared[:, 2] == 255).any():
             raise ValueError("too blue")
-        return torch.zeros(len(images))
+        return torch.zeros(len(prepared))
 
-    monkeypatch.setattr(fakes.Reward, "score_pil", score_pil)
+    monkeypatch.setattr(fakes.Reward, "rate", rate)
     with pytest.raises(SystemExit):
         main(metric("hpsv2", weights, images, tmp_path / "out.csv"))
     assert f"{images / '00002.png'}: hpsv2 failed: too blue" in capsys.readouterr().err
@@ -206,10 +207,10 @@ def test_a_wrong_number_of_scores_is_refused(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fakes.Reward, "score_pil", lambda *_: torch.zeros(2))
+    monkeypatch.setattr(fakes.Reward, "score_prepared", lambda *_: torch.zeros(2))
     with pytest.raises(SystemExit):
         main(metric("hpsv2", weights, images, tmp_path / "out.csv"))
-    assert "00000.png and the 2 images after it: hpsv2 gave 2 scores" in capsys.readouterr().err
+    assert "00000.png: hpsv2 failed: 2 scores for 3 images" in capsys.readouterr().err
 
 
 def damage(path: Path, how: str) -> None:
