@@ -47,3 +47,9 @@ PUBLISHED_ROUNDING = 6e-5
 
 KNOWN_MEAN = 1e-12
 """A mean or difference that a test's own ledger makes exact, in float64."""
+
+OFFICIAL_SCORE = {"hpsv2": 1e-6, "pickscore": 1e-4, "hpsv3": 1e-5, "imagereward": 1e-5}
+"""Largest difference of a score from the official code's on the same tiny checkpoint, float32."""
+
+PATH_GAP = {"hpsv2": 0.0, "pickscore": 0.1, "hpsv3": 2e-3, "imagereward": 5e-3}
+"""Largest |score - score_pil| of an 8-bit image, on the same tiny checkpoints."""
