@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -92,7 +93,7 @@ def write_images(folder: Path) -> Iterator[str]:
         yield save(folder, f"transparent-{mode.lower()}.png", image, transparency=transparent)
 
 
-def save(folder: Path, name: str, image: Image.Image, **options: object) -> str:
+def save(folder: Path, name: str, image: Image.Image, **options: Any) -> str:
     """Save an image; returns its name."""
     image.save(folder / name, **options)
     return name

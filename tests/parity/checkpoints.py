@@ -262,10 +262,13 @@ def _letters() -> dict[int, str]:
 
 def _clip_merges() -> list[tuple[str, str]]:
     """CLIP's own merges, which open_clip ships."""
-    (place,) = find_spec("open_clip").submodule_search_locations
-    text = gzip.decompress((Path(place) / "bpe_simple_vocab_16e6.txt.gz").read_bytes()).decode()
-    first, second = 1, 49152 - 256 - 2 + 1
-    return [tuple(line.split()) for line in text.split("\n")[first:second]]
+    package = find_spec("open_clip")
+    assert package
+    assert package.origin
+    file = Path(package.origin).parent / "bpe_simple_vocab_16e6.txt.gz"
+    lines = gzip.decompress(file.read_bytes()).decode().split("\n")
+    pairs = (line.split(" ") for line in lines[1 : 49152 - 256 - 2 + 1])
+    return [(first, second) for first, second in pairs]
 
 
 def _word_merges(text: str) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ DEVIATIONS = {
 WRITE: dict[str, Callable[..., object]] = {
     "hpsv2": checkpoints.write_hpsv2,
     "pickscore": checkpoints.write_pickscore,
-    "hpsv3": lambda *parts: checkpoints.write_hpsv3(*parts, official_text()),
+    "hpsv3": lambda folder, shapes: checkpoints.write_hpsv3(folder, shapes, official_text()),
     "imagereward": checkpoints.write_imagereward,
 }
 
