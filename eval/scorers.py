@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from types import ModuleType
 from typing import Any
 
@@ -90,7 +91,7 @@ def _reward(name: str, weights: str, device: str) -> Scorer:
 
         def score(prepared: Sequence[Tensor], samples: Sequence[Sample]) -> list[Entry]:
             scores = reward.score_prepared(prepared, [sample.prompt for sample in samples])
-            return [{"score": value} for value in scores.tolist()]
+            return [{"score": None if isnan(value) else value} for value in scores.tolist()]
 
         return Model(reward.prepare, score)
 

@@ -1,7 +1,7 @@
 """Differentiable text-to-image rewards behind one interface.
 
-`load_reward` knows HPSv2.1, PickScore, HPSv3 and ImageReward. Each loads the official checkpoints,
-and any folder in the same file formats, through the same code.
+`load_reward` knows HPSv2.1, PickScore, HPSv3, ImageReward and UnifiedReward, which only evaluates.
+Each loads the official checkpoints, and any folder in the same file formats, through the same code.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ REWARDS = {
     "pickscore": "leapalign.rewards.pickscore:PickScore",
     "hpsv3": "leapalign.rewards.hpsv3:HPSv3",
     "imagereward": "leapalign.rewards.imagereward:ImageReward",
+    "unifiedreward-alignment": "leapalign.rewards.unifiedreward:Alignment",
+    "unifiedreward-quality": "leapalign.rewards.unifiedreward:Quality",
 }
 
 __all__ = ["REWARDS", "Reward", "load_reward"]
