@@ -35,7 +35,7 @@ from eval.progress import batches
 from eval.scorers import GENEVAL, Entry, Model, Scorer, make_scorer
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
-from leapalign.files import write_text
+from leapalign.files import require_writable, write_text
 from leapalign.record import record
 from leapalign.rewards import REWARDS
 from leapalign.settings import ScoreSettings
@@ -205,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with record(arguments.out / "provenance.json", settings, weights, device):
                 score_folder(arguments.images, samples, outputs)
         else:
+            require_writable(arguments.out.parent)
             scorer = make_scorer(arguments.metric, arguments.weights, device)
             score_folder(arguments.images, samples, {arguments.out: scorer})
 
