@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor, nn
 from transformers import (
@@ -52,19 +52,19 @@ class Rater(nn.Module):
         return self.model.visual(pixels.to(self.model.dtype), grid_thw=grid).pooler_output
 
     def forward(
-        self, tokens: Mapping[str, Tensor], seen: Float[Tensor, "tokens width"]
+        self, ids: Int[Tensor, "batch length"], seen: Float[Tensor, "tokens width"]
     ) -> Float[Tensor, "batch 2"]:
-        """Mean and log sigma of each rating.
+        """Mean and log sigma of each rating, from texts that are padded on the right.
 
         The official forward counts positions plainly, 0 to L-1 on all three axes of the rotary
         embedding, where stock Qwen2-VL would give image tokens their row and column.
         """
-        ids = tokens["input_ids"]
         words = self.model.language_model.embed_tokens(ids)
         is_image = (ids == self.model.config.image_token_id)[..., None]
         hidden = self.model.language_model(
             inputs_embeds=words.masked_scatter(is_image, seen.to(words.dtype)),
-            attention_mask=tokens["attention_mask"],
+            # No mask: each token sees those before it, and padding comes after all that is read.
+            attention_mask=None,
             position_ids=torch.arange(ids.shape[1], device=ids.device).expand(3, *ids.shape),
             use_cache=False,
         ).last_hidden_state
@@ -77,6 +77,7 @@ class HPSv3(Reward):
     name: ClassVar[str] = "hpsv3"
     quantity: ClassVar[str] = "mean of the rating's distribution, about -5 to 15"
     range: ClassVar[tuple[float, float]] = (-50.0, 50.0)  # no bound of its own; far off is damage
+    batch: ClassVar[int] = 8  # of some 1,200 tokens each
 
     def __init__(
         self,
@@ -145,13 +146,13 @@ class HPSv3(Reward):
             prepared["pixel_values"].to(self.device), prepared["image_grid_thw"].to(self.device)
         )
 
-    def tokenize(self, size: Sequence[int], prompts: Sequence[str]) -> Mapping[str, Tensor]:
+    def tokenize(self, size: Sequence[int], prompts: Sequence[str]) -> Int[Tensor, "batch length"]:
         """Chat and instruction for each prompt, with room for a (height, width) `size` image."""
         side = self.processor.patch_size * self.processor.merge_size
         room = IMAGE_TOKEN * (size[0] // side * (size[1] // side))
         texts = [self._chat(prompt).replace(IMAGE_TOKEN, room) for prompt in prompts]
         tokens = self.tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
-        return tokens.to(self.device)
+        return tokens["input_ids"].to(self.device)
 
     def _target(self, height: int, width: int) -> tuple[int, int]:
         """Qwen2-VL's smart resize: sides divisible by a merged patch, about the right area."""

@@ -58,9 +58,13 @@ def shorten(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "b
     return resize(images, int(size * height / shortest), int(size * width / shortest)).clamp(0, 1)
 
 
-def by_shape(images: Sequence[Tensor]) -> list[list[int]]:
-    """Indices of the images of each shape, so that equal ones make a batch."""
+def by_shape(images: Sequence[Tensor], most: int) -> list[list[int]]:
+    """Indices of the images in batches of one shape, each of `most` images at most."""
     groups: dict[torch.Size, list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.shape, []).append(index)
-    return list(groups.values())
+    return [
+        group[start : start + most]
+        for group in groups.values()
+        for start in range(0, len(group), most)
+    ]

@@ -27,12 +27,14 @@ class Reward(ABC):
         name: The name that `load_reward` knows.
         quantity: Which quantity `score` returns, and its usual range.
         range: The least and the greatest score that is not a sign of damage.
+        batch: Image files that go through the model at once.
         device: Where the model is.
     """
 
     name: ClassVar[str]
     quantity: ClassVar[str]
     range: ClassVar[tuple[float, float]]
+    batch: ClassVar[int] = 32
     device: torch.device
 
     @abstractmethod
@@ -82,7 +84,7 @@ class Reward(ABC):
     ) -> Float[Tensor, " batch"]:
         """`score_pil` of images that are prepared already; equal shapes go in one batch."""
         scores = torch.empty(len(prepared))
-        for members in by_shape(prepared):
+        for members in by_shape(prepared, self.batch):
             batch = torch.stack([prepared[i] for i in members]).to(self.device)
             scores[members] = self.rate(batch, [prompts[i] for i in members]).cpu()
         return self.checked(scores, prompts)

@@ -48,7 +48,7 @@ class HPSv3Student(nn.Module):
         self.reward = HPSv3(rater, tokenizer, processor, Instruction(INSTRUCTION))
         self.rater = rater.requires_grad_(True)
         self.cells = nn.Linear(WIDTH, ANSWERS)
-        tokens = self.reward.tokenize((SIZE, SIZE), prompt_table().texts)["input_ids"]
+        tokens = self.reward.tokenize((SIZE, SIZE), prompt_table().texts)
         start = int((tokens[0] == tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)).nonzero().max()) + 2
         self.preamble, self.prompts = tokens[0, :start], tokens[:, start:]
 
