@@ -9,7 +9,10 @@ with one prompt for each image in the order of the file names:
 
     python -m eval.score --metric NAME --weights PATH --images DIR [--prompts FILE] --out FILE
 
-Finished scores are kept in a journal beside the scores; a second run computes what is missing.
+Images of any mode are scored as the authors' own code would, rewards on pixels as they are stored
+(whatever EXIF says), GenEval upright. Damaged ones and those of more than 8 bits a channel are
+refused by name. Finished scores are kept in a journal beside the scores; a second run computes what
+is missing.
 """
 
 from __future__ import annotations
