@@ -136,15 +136,15 @@ def test_a_reward_that_is_not_finite_stops_with_the_prompts_name(
     run: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reward = run.problem.reward
-    sane = reward.score
+    sane = reward.rate
 
-    def broken(images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        scores = sane(images, prompts)
+    def broken(prepared: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        scores = sane(prepared, prompts)
         return torch.cat([scores[:1], scores[1:] * torch.nan])
 
-    monkeypatch.setattr(reward, "score", broken)
+    monkeypatch.setattr(reward, "rate", broken)
     prompt = run.problem.prompts(0, [1])[0]
-    with pytest.raises(UserError, match=rf"the reward hpsv2 gave nan for prompt '{prompt}'"):
+    with pytest.raises(UserError, match=rf"hpsv2 gave nan for prompt '{prompt}'"):
         run.iterate()
 
 

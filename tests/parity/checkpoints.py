@@ -63,7 +63,7 @@ PICKSCORE = {
         "patch_size": 32,
     },
 }
-MED = {
+MED: dict[str, Any] = {
     "architectures": ["BertModel"],
     "attention_probs_dropout_prob": 0.1,
     "hidden_act": "gelu",

