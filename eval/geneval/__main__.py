@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.geneval.judge import judge
-from eval.geneval.records import CaseError, read_case
+from eval.geneval.records import CaseError, Result, read_case, read_result
 from eval.geneval.summary import Summary, summarize
 from leapalign.errors import UserError, main_guard
 
@@ -32,19 +32,17 @@ def judge_lines(path: Path) -> bool:
     return readable
 
 
-def read_results(path: Path) -> list[dict[str, Any]]:
+def read_results(path: Path) -> list[Result]:
     """Read official result records; raises `UserError` naming the line that is none."""
     records = []
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                record = json.loads(line)
-                record["tag"], record["metadata"], bool(record["correct"])
-            except (ValueError, TypeError, KeyError) as error:
+                records.append(read_result(line))
+            except CaseError as error:
                 raise UserError(
-                    f"{path}, line {number}: {error!r}; a result has tag, correct and metadata"
+                    f"{path}, line {number}: {error}; a result has tag, correct and metadata"
                 ) from None
-            records.append(record)
     if not records:
         raise UserError(f"{path}: no result in it; make one with `python -m eval.score`")
     return records

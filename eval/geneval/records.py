@@ -16,7 +16,6 @@ from pydantic import (
     ConfigDict,
     FiniteFloat,
     NonNegativeInt,
-    PositiveInt,
     TypeAdapter,
     ValidationError,
 )
@@ -91,7 +90,7 @@ class Options:
 
     threshold: FiniteFloat = 0.3
     counting_threshold: FiniteFloat = 0.9
-    max_objects: PositiveInt = 16
+    max_objects: NonNegativeInt = 16
     max_overlap: FiniteFloat = 1.0
     position_threshold: FiniteFloat = 0.1
 
@@ -104,8 +103,16 @@ class Case(TypedDict):
     options: NotRequired[Options | None]
 
 
+class Result(TypedDict):
+    """The part of an official result record that the summary reads; metadata is JSON text."""
+
+    tag: str
+    correct: bool
+    metadata: str | dict[str, Any]
+
+
 class CaseError(ValueError):
-    """A line that is no case; `kind` is a short name of the fault, the message says where."""
+    """A line that is no case or result; `kind` names the fault, the message says where."""
 
     def __init__(self, kind: str, message: str) -> None:
         """Keep the kind beside the message."""
@@ -113,13 +120,21 @@ class CaseError(ValueError):
         self.kind = kind
 
 
-_CASE, _METADATA = TypeAdapter(Case), TypeAdapter(Metadata)
+_CASE, _METADATA, _RESULT = TypeAdapter(Case), TypeAdapter(Metadata), TypeAdapter(Result)
 
 
 def read_case(line: bytes | str) -> Case:
     """Parse and check one JSON line; raises `CaseError`."""
     try:
         return _CASE.validate_json(line, strict=True)
+    except ValidationError as error:
+        raise _fault(error) from None
+
+
+def read_result(line: bytes | str) -> Result:
+    """Parse and check one line of official results; raises `CaseError`."""
+    try:
+        return _RESULT.validate_json(line, strict=True)
     except ValidationError as error:
         raise _fault(error) from None
 

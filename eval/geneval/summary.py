@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
+from eval.geneval.records import Result
+
 
 class Task(TypedDict):
     """One tag's images: the percentage that is correct, and its counts."""
@@ -30,7 +32,7 @@ class Summary(TypedDict):
     tasks: dict[str, Task]
 
 
-def summarize(records: Iterable[Mapping[str, Any]]) -> Summary:
+def summarize(records: Iterable[Result]) -> Summary:
     """Summarise the records of judged images (`tag`, `correct`, `metadata`).
 
     A prompt is one metadata text; it is correct where any of its images is. The overall score is
@@ -42,9 +44,8 @@ def summarize(records: Iterable[Mapping[str, Any]]) -> Summary:
     tasks: dict[str, list[bool]] = defaultdict(list)
     prompts: dict[str, list[bool]] = defaultdict(list)
     for record in records:
-        correct = bool(record["correct"])
-        tasks[record["tag"]].append(correct)
-        prompts[_text(record["metadata"])].append(correct)
+        tasks[record["tag"]].append(record["correct"])
+        prompts[_text(record["metadata"])].append(record["correct"])
     if not tasks:
         raise ValueError("no record to summarise")
     images = [correct for task in tasks.values() for correct in task]
