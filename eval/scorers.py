@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import isnan
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,14 @@ from torch import Tensor
 import eval.geneval
 import leapalign.rewards
 from eval.fingerprints import fingerprint, sources
-from eval.geneval import Detection, Detector, Options, judge
+from eval.geneval import Options, judge
+from eval.geneval.detector import Detector, find_detector
+from eval.geneval.detector import Image as Pixels
 from eval.geneval.judge import kept
-from eval.geneval.records import CaseError, check_metadata
+from eval.geneval.records import COLORS, CaseError, check_metadata
 from eval.manifest import Sample, upright
 from leapalign.errors import UserError
-from leapalign.parsing import nearest, resolve
+from leapalign.parsing import nearest
 from leapalign.rewards import REWARDS, load_reward
 from leapalign.weights import check_weights
 from leapalign.weights import fingerprint as weights_fingerprint
@@ -69,14 +70,14 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
 
     Args:
         name: One of `REWARDS`, or "geneval".
-        weights: A reward's folder of weights; for GenEval the detector (`module:function`).
-        device: Where a reward runs.
+        weights: A folder of weights; GenEval's judge also takes a detector, `module:function`.
+        device: Where a network runs.
 
     Raises:
         UserError: The name is unknown or there are no such weights.
     """
     if name == GENEVAL:
-        return _geneval(weights)
+        return _geneval(weights, device)
     if name not in REWARDS:
         raise UserError(f"unknown evaluator `{name}`{nearest(name, [*REWARDS, GENEVAL])}")
     check_weights(weights, f"evaluator `{name}`")
@@ -100,25 +101,29 @@ def _reward(name: str, weights: str, device: str) -> Scorer:
     return Scorer(name, depends_on, load, lambda _: None)
 
 
-def _geneval(reference: str, options: Options | None = None) -> Scorer:
-    """GenEval's judge over a detector, whose code stands in one package."""
-    detect: Detector = resolve(reference, "detector")
+def _geneval(weights: str, device: str, options: Options | None = None) -> Scorer:
+    """GenEval's judge over what a detector sees."""
+    source = find_detector(weights, device)
     options = options or Options()
 
     def load() -> Model:
+        detector = source.load()
+
         def score(images: Sequence[Image.Image], samples: Sequence[Sample]) -> list[Entry]:
             pairs = zip(images, samples, strict=True)
-            return [_record(detect(np.asarray(image)), sample, options) for image, sample in pairs]
+            return [_record(detector, np.asarray(image), one, options) for image, one in pairs]
 
         return Model(upright, score)
 
-    depends_on = fingerprint(reference, repr(options), sources(_package(detect), eval.geneval))
-    return Scorer(GENEVAL, depends_on, load, _judgeable)
+    depends_on = fingerprint(source.depends_on, repr(options), sources(eval.geneval))
+    return Scorer(GENEVAL, depends_on, load, functools.partial(_judgeable, source.classes))
 
 
-def _record(detections: Sequence[Detection], sample: Sample, options: Options) -> Entry:
+def _record(detector: Detector, image: Pixels, sample: Sample, options: Options) -> Entry:
     """The verdict on one image, in the words of the official result record."""
-    verdict = judge(check_metadata(sample.metadata), detections, options)
+    detections = detector.detect(image)
+    colors = functools.partial(detector.colors, image)
+    verdict = judge(check_metadata(sample.metadata), detections, options, colors)
     seen = kept(sample.tag, detections, options)
     details = {
         label: [[*found["box"], found["score"]] for found in ranked]
@@ -133,16 +138,21 @@ def _record(detections: Sequence[Detection], sample: Sample, options: Options) -
     }
 
 
-def _judgeable(sample: Sample) -> None:
+def _judgeable(classes: Collection[str], sample: Sample) -> None:
+    """Refuse a prompt without metadata, and one that asks for what no detector could find."""
     try:
-        check_metadata(sample.metadata)
+        metadata = check_metadata(sample.metadata)
     except CaseError as error:
         raise UserError(
             f"{sample.image}: no GenEval metadata ({error}); take prompts from a metadata file"
         ) from None
+    wanted, unwanted = metadata.get("include", []), metadata.get("exclude", [])
+    if classes:
+        _known(sample, "class", [clause["class"] for clause in (*wanted, *unwanted)], classes)
+    _known(sample, "color", [clause["color"] for clause in wanted if "color" in clause], COLORS)
 
 
-def _package(detect: Detector) -> ModuleType:
-    """The package that a detector stands in: it may share that with modules it depends on."""
-    module, _, _ = detect.__module__.rpartition(".")
-    return sys.modules[module or detect.__module__]
+def _known(sample: Sample, kind: str, names: Sequence[str], valid: Collection[str]) -> None:
+    for name in names:
+        if name not in valid:
+            raise UserError(f"{sample.image}: metadata: no {kind} `{name}`{nearest(name, valid)}")

@@ -53,3 +53,12 @@ OFFICIAL_SCORE = {"hpsv2": 1e-6, "pickscore": 1e-4, "hpsv3": 1e-5, "imagereward"
 
 PATH_GAP = {"hpsv2": 0.0, "pickscore": 0.1, "hpsv3": 2e-3, "imagereward": 5e-3}
 """Largest |score - score_pil| of an 8-bit image, on the same tiny checkpoints."""
+
+DETECTOR_LOGITS = 1e-5
+"""Class and mask logits of Mask2Former against mmdet's, in float64 but for its embeddings."""
+
+DETECTOR_SCORE = 1e-6
+"""A detection's score against mmdet's, in float64 but for its embeddings."""
+
+COLOR_LOGITS = 1e-3
+"""The least distance between an object's two best colours, beyond which rounding cannot decide."""

@@ -5,12 +5,10 @@ The types double as validators: `read_case` names what is wrong with a line of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import (
     AfterValidator,
     ConfigDict,
@@ -36,9 +34,6 @@ class Detection(TypedDict):
     score: FiniteFloat
     color: NotRequired[str | None]
 
-
-# From an image, uint8 [height, width, 3] in RGB.
-Detector = Callable[[NDArray[np.uint8]], list[Detection]]
 
 # `class` is a keyword, so these two need the functional form.
 Include = TypedDict(
