@@ -38,7 +38,7 @@ rule all:
 
 
 onstart:
-    suite.check_weights()
+    suite.check_weights(job.rule.name for job in workflow.dag.needrun_jobs())
     print(forecast(workflow.dag.needrun_jobs(), workflow.cores), file=sys.stderr)
 
 

@@ -40,11 +40,18 @@ EXPERIMENTS = Path("paper/experiments.yaml")
 
 @dataclass(frozen=True, slots=True)
 class UserConfig:
-    """`config.yaml`: the scale, how many seeds, and where results go."""
+    """`config.yaml`: the scale, how many seeds, where results go, and what is to be fetched.
+
+    Attributes:
+        fetch: entries of `leapalign/configs/weights.yaml`, with spaces between them.
+        mirror: a folder to fetch them from; else from where they are published.
+    """
 
     scale: str = "auto"
     seeds: Positive = 1
     results: str = "results"
+    fetch: str = ""
+    mirror: str = ""
 
 
 @dataclass(frozen=True, slots=True)

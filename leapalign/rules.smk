@@ -1,4 +1,4 @@
-# Training: a run's method and seed -> averaged weights, a log and their provenance.
+# Official weights, and training: a run's method and seed -> averaged weights, a log, provenance.
 
 
 rule train:
@@ -24,3 +24,21 @@ rule train:
     shell:
         "python -m leapalign.train --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
         " --out {params.out:q} > {log:q} 2>&1"
+
+
+# Official weights and prompts, by their names in leapalign/configs/weights.yaml; without a name it lists them:
+#   snakemake --cores 1 fetch_weights --config fetch="hpsv2 geneval" [mirror=DIR]
+rule fetch_weights:
+    log:
+        f"{suite.folder}/logs/fetch_weights.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        downloads=suite.downloads,
+    message:
+        "fetch official weights"
+    shell:
+        # The bars are wanted here, though they are written to a pipe.
+        "env -u TQDM_DISABLE TQDM_POSITION=-1 python -m leapalign.fetch {params.downloads:q}"
+        " 2>&1 | tee {log:q}"

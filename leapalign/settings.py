@@ -151,11 +151,19 @@ class GenerateSettings(Canonical):
 
 @dataclass(frozen=True, slots=True)
 class ScoreSettings(Canonical):
-    """The evaluators: reward name → weights, and GenEval's detector (`module:function`)."""
+    """The evaluators: reward name → weights, and GenEval's detector.
+
+    A detector is a function (`module:function`), or the folder of the official weights.
+    """
 
     scale: str
     evaluators: Mapping[str, str]
     detector: str
+
+    @property
+    def weights(self) -> list[str]:
+        """Every folder of weights that scoring reads."""
+        return [path for path in (*self.evaluators.values(), self.detector) if ":" not in path]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from leapalign.errors import UserError
 from leapalign.files import write_json
+from leapalign.registry import how_to_get
 
 SUMS = "SHA256SUMS"
 """Beside or in a weights folder: lines of `sha256sum`, paths relative to the file."""
@@ -26,9 +27,9 @@ def fingerprint(path: str) -> dict[str, str]:
     """
     root = Path(path)
     if root.is_file():
-        return {root.name: _digest(root)}
+        return {root.name: digest(root)}
     files = sorted(file for file in root.rglob("*") if file.suffix in _SUFFIXES)
-    return {str(file.relative_to(root)): _digest(file) for file in files}
+    return {str(file.relative_to(root)): digest(file) for file in files}
 
 
 def check_weights(path: str, source: str) -> None:
@@ -43,10 +44,7 @@ def check_weights(path: str, source: str) -> None:
     """
     folder = Path(path)
     if not folder.exists():
-        raise UserError(
-            f"{source}: no weights at {path}; restore them with `git checkout -- {path}`, or "
-            f"correct the path"
-        )
+        raise UserError(f"{source}: no weights at {path}; {_remedy(folder)}, or correct the path")
     found = fingerprint(path)
     if folder.is_dir() and not found:
         raise UserError(f"{source}: no weights file in {path}; it should hold .safetensors")
@@ -57,30 +55,34 @@ def check_weights(path: str, source: str) -> None:
 
 
 def _compare(folder: Path, found: dict[str, str], sums: Path) -> None:
-    expected = _read_sums(sums)
-    for name, digest in expected.items():
+    expected = read_sums(sums)
+    for name, listed in expected.items():
         file = sums.parent / name
         if folder not in file.parents or file.suffix not in _SUFFIXES:
             continue
         actual = found.get(str(file.relative_to(folder)))
         if actual is None:
+            raise UserError(f"{file}: missing, though {sums} lists it; {_remedy(file)}")
+        if actual != listed:
             raise UserError(
-                f"{file}: missing, though {sums} lists it; run `git checkout -- {file}`"
-            )
-        if actual != digest:
-            raise UserError(
-                f"{file}: damaged: its SHA-256 is {actual[:12]}…, {sums} says {digest[:12]}…; "
-                f"run `git checkout -- {file}`"
+                f"{file}: damaged: its SHA-256 is {actual[:12]}…, {sums} says {listed[:12]}…; "
+                f"{_remedy(file)}"
             )
 
 
-def _read_sums(sums: Path) -> dict[str, str]:
+def _remedy(path: Path) -> str:
+    """How to get what is missing or damaged: official weights anew, shipped ones from git."""
+    return how_to_get(path) or f"restore it with `git checkout -- {path}`"
+
+
+def read_sums(sums: Path) -> dict[str, str]:
     """File → digest from `sha256sum` lines."""
     pairs = (line.split(maxsplit=1) for line in sums.read_text().splitlines() if line.strip())
     return {name.removeprefix("*"): digest for digest, name in pairs}
 
 
-def _digest(file: Path) -> str:
+def digest(file: Path) -> str:
+    """A file's SHA-256; a large file's is computed once and kept under its size and mtime."""
     size, mtime = file.stat().st_size, file.stat().st_mtime_ns
     if size < 2**26:
         return _sha256(file)
@@ -89,9 +91,9 @@ def _digest(file: Path) -> str:
     kept = Path(home) / "leapalign" / "sha256" / f"{key}.json"
     if kept.is_file():
         return str(json.loads(kept.read_text()))
-    digest = _sha256(file)
-    write_json(kept, digest)
-    return digest
+    value = _sha256(file)
+    write_json(kept, value)
+    return value
 
 
 def _sha256(file: Path) -> str:

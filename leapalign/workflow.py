@@ -32,7 +32,7 @@ from leapalign.errors import UserError
 from leapalign.experiments import Experiments, load_experiments
 from leapalign.files import write_json
 from leapalign.parsing import dump, nearest, parse
-from leapalign.settings import RunSettings
+from leapalign.settings import RunSettings, ScoreSettings
 from leapalign.weights import check_weights, fingerprint
 
 KEPT = Path(".snakemake/leapalign/settings.json")
@@ -57,6 +57,7 @@ class Suite:
         folder: where its results go.
         seeds: the training seeds.
         experiments: runs, tables, figures.
+        downloads: the arguments of `python -m leapalign.fetch`.
     """
 
     scale: str
@@ -64,6 +65,7 @@ class Suite:
     folder: str
     seeds: tuple[int, ...]
     experiments: Experiments
+    downloads: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -182,10 +184,11 @@ class Suite:
         each = cost.train.get(method, cost.train["default"])
         return round(cost.start + each * self.shape.training.iterations)
 
-    def check_weights(self) -> None:
-        """Refuse missing or damaged weights before any job starts."""
+    def check_weights(self, rules: Iterable[str]) -> None:
+        """Refuse missing or damaged weights of the jobs to be run, before any of them starts."""
         source = str(SCALES / f"{self.scale}.yaml")
-        for path in sorted({*self._weights("train"), *self._weights("score")}):
+        stages: set[Stage] = {"train", "generate", "score"}
+        for path in sorted({path for rule in stages & set(rules) for path in self._weights(rule)}):
             check_weights(path, source)
 
     def _weights(self, stage: Stage) -> list[str]:
@@ -193,7 +196,7 @@ class Suite:
         return {
             "train": [base, self.shape.training.reward.path],
             "generate": [base],
-            "score": list(self.shape.evaluators.values()),
+            "score": ScoreSettings(self.scale, self.shape.evaluators, self.shape.detector).weights,
         }[stage]
 
     def _digest(self) -> str:
@@ -221,8 +224,9 @@ def load_suite(config: Mapping[str, Any]) -> Suite:
     try:
         user = parse(UserConfig, dict(config), "config.yaml")
         scale, why = pick_scale(user.scale)
-        folder = f"{user.results}/{scale}"
-        suite = Suite(scale, why, folder, tuple(range(user.seeds)), load_experiments())
+        folder, seeds = f"{user.results}/{scale}", tuple(range(user.seeds))
+        downloads = (*user.fetch.split(), *(["--mirror", user.mirror] if user.mirror else []))
+        suite = Suite(scale, why, folder, seeds, load_experiments(), downloads)
         suite.check_names()
         _ = suite.resolved
     except UserError as error:
