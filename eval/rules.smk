@@ -97,3 +97,20 @@ rule ledger:
     shell:
         "python -m eval.ledger --images {params.images:q} --scores {params.scores:q}"
         " --train {params.train:q} --out {params.out:q} > {log:q} 2>&1"
+
+
+# The prompts that the paper trains and evaluates on, from their sources; any file of the user's own does as well:
+#   snakemake --cores 1 fetch_prompts [--config mirror=DIR]
+rule fetch_prompts:
+    log:
+        f"{suite.folder}/logs/fetch_prompts.log",
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        mirror=suite.mirror,
+    message:
+        "fetch the paper's prompts"
+    shell:
+        "(env -u TQDM_DISABLE TQDM_POSITION=-1 python -m leapalign.fetch hpdv2 mjhq {params.mirror:q}"
+        " && python -m eval.prompts) 2>&1 | tee {log:q}"

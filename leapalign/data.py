@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,26 +36,33 @@ class Prompt:
         return str(self.metadata.get("tag", ""))
 
 
-def read_prompts(path: str | Path) -> tuple[Prompt, ...]:
-    """The prompts of a file: one a line, or GenEval metadata lines if it ends in .jsonl.
+def read_prompts(path: str | Path, *, repeats: bool = False) -> tuple[Prompt, ...]:
+    """The prompts of a file: one a line, or JSON objects with a "prompt" if it ends in .jsonl.
+
+    Args:
+        path: the user's own file or one of those that `snakemake fetch_prompts` makes.
+        repeats: whether a prompt may stand on several lines, as in a mix to train on.
 
     Raises:
         UserError: the file is missing or not UTF-8, or a line is empty, a duplicate, or not
             metadata with a prompt.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): prompts may hold separators that are no line's end to anyone else.
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such prompts file") from None
+        fetched = Path("prompts") in Path(path).parents
+        hint = "; make it with `snakemake --cores 1 fetch_prompts`" if fetched else ""
+        raise UserError(f"{path}: no such prompts file{hint}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    if not lines:
+    if lines == [""]:
         raise UserError(f"{path}: no prompts in it; write one a line")
     seen: dict[str, int] = {}
     prompts = []
     for number, line in enumerate(lines, 1):
         prompt = _parse(line, f"{path}, line {number}", structured=str(path).endswith(".jsonl"))
-        if prompt.text in seen:
+        if prompt.text in seen and not repeats:
             raise UserError(f"{path}, line {number}: repeats line {seen[prompt.text]}; remove one")
         seen[prompt.text] = number
         prompts.append(prompt)
@@ -87,10 +95,12 @@ class Sampler:
         self.prompts = prompts
         self.seed = seed
         tags = [prompt.tag for prompt in prompts]
-        shares = [GENEVAL_MIX.get(tag, 1) / tags.count(tag) for tag in tags]
-        if not sum(shares):
+        counts = Counter(tags)
+        shares = [GENEVAL_MIX.get(tag, 1) / counts[tag] for tag in tags]
+        if not any(shares):
             shares = [1.0] * len(tags)
-        self.weights = [share / sum(shares) for share in shares]
+        total = sum(shares)
+        self.weights = [share / total for share in shares]
 
     def draw(self, iteration: int, slot: int) -> Prompt:
         """The prompt of one slot."""

@@ -35,10 +35,11 @@ rule fetch_weights:
     conda:
         "../environment.yml"
     params:
-        downloads=suite.downloads,
+        names=suite.downloads,
+        mirror=suite.mirror,
     message:
         "fetch official weights"
     shell:
         # The bars are wanted here, though they are written to a pipe.
-        "env -u TQDM_DISABLE TQDM_POSITION=-1 python -m leapalign.fetch {params.downloads:q}"
+        "env -u TQDM_DISABLE TQDM_POSITION=-1 python -m leapalign.fetch {params.names:q} {params.mirror:q}"
         " 2>&1 | tee {log:q}"

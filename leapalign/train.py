@@ -128,7 +128,7 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     budget = settings.training
     method: Method = settings.method.build()
     method.check(budget.steps, budget.batch)
-    sampler = Sampler(read_prompts(budget.prompts), settings.seed)
+    sampler = Sampler(read_prompts(budget.prompts, repeats=True), settings.seed)
     accelerator = Accelerator(cpu=device == "cpu")
     loader = resolve(settings.backbone.loader, "backbone.loader")
     backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)

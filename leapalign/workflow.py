@@ -57,7 +57,8 @@ class Suite:
         folder: where its results go.
         seeds: the training seeds.
         experiments: runs, tables, figures.
-        downloads: the arguments of `python -m leapalign.fetch`.
+        downloads: what is to be fetched by name, if anything.
+        mirror: the arguments that name the folder to fetch from, if any.
     """
 
     scale: str
@@ -66,6 +67,7 @@ class Suite:
     seeds: tuple[int, ...]
     experiments: Experiments
     downloads: tuple[str, ...] = ()
+    mirror: tuple[str, ...] = ()
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -225,8 +227,9 @@ def load_suite(config: Mapping[str, Any]) -> Suite:
         user = parse(UserConfig, dict(config), "config.yaml")
         scale, why = pick_scale(user.scale)
         folder, seeds = f"{user.results}/{scale}", tuple(range(user.seeds))
-        downloads = (*user.fetch.split(), *(["--mirror", user.mirror] if user.mirror else []))
-        suite = Suite(scale, why, folder, seeds, load_experiments(), downloads)
+        downloads, mirror = user.fetch.split(), ["--mirror", user.mirror] if user.mirror else []
+        known = load_experiments()
+        suite = Suite(scale, why, folder, seeds, known, tuple(downloads), tuple(mirror))
         suite.check_names()
         _ = suite.resolved
     except UserError as error:

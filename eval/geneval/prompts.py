@@ -8,7 +8,7 @@ Each task is a function of a random generator; the draws' kind and order are the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -66,8 +66,8 @@ def shares(size: int) -> dict[str, int]:
     return counts
 
 
-def lines(prompts: Iterable[Metadata]) -> str:
-    """Prompts as the official metadata file holds them."""
+def lines(prompts: Iterable[Mapping[str, object]]) -> str:
+    """Prompts as the official metadata file holds them, one JSON object a line."""
     return "".join(json.dumps(metadata) + "\n" for metadata in prompts)
 
 

@@ -50,8 +50,35 @@ def test_a_bad_file_is_refused_by_name_and_line(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"nowhere\.txt: no such prompts file"):
+    with pytest.raises(UserError, match=r"nowhere\.txt: no such prompts file$"):
         read_prompts(tmp_path / "nowhere.txt")
+    with pytest.raises(UserError, match="make it with `snakemake --cores 1 fetch_prompts`"):
+        read_prompts("prompts/nowhere.jsonl")
+
+
+def test_a_mix_to_train_on_may_repeat_its_prompts(tmp_path: Path) -> None:
+    path = write(tmp_path, "mix.txt", "a cat\na dog\na cat\n")
+    assert [prompt.text for prompt in read_prompts(path, repeats=True)] == [
+        "a cat",
+        "a dog",
+        "a cat",
+    ]
+
+
+def test_only_a_lines_end_ends_a_prompt(tmp_path: Path) -> None:
+    texts = [
+        "a cat\u2028in the rain",
+        "caf\u00e9 \u201cquoted\u201d \U0001f600",
+        "a\x0bb &amp; <|Reward|>",
+    ]
+    path = tmp_path / "odd.txt"
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    assert [prompt.text for prompt in read_prompts(path)] == texts
+
+
+def test_a_large_mix_is_weighed_in_no_time() -> None:
+    prompts = [Prompt(str(n), {"tag": tag}) for tag in GENEVAL_MIX for n in range(20_000)]
+    assert sum(Sampler(prompts, seed=0).weights) == pytest.approx(1.0)
 
 
 def test_tagged_prompts_are_drawn_at_the_papers_mix() -> None:
