@@ -60,5 +60,5 @@ DETECTOR_LOGITS = 1e-5
 DETECTOR_SCORE = 1e-6
 """A detection's score against mmdet's, in float64 but for its embeddings."""
 
-COLOR_LOGITS = 1e-3
-"""The least distance between an object's two best colours, beyond which rounding cannot decide."""
+COLOR_LOGITS = 1e-4
+"""100 times an object's cosine with a colour, against the official classifier's, in float32."""

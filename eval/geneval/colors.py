@@ -32,6 +32,9 @@ TEMPLATES = (
 BACKGROUND = "#999"
 BATCH = 16
 
+# An object's box, and its mask over the whole image.
+Cutout = tuple[Box, NDArray[np.bool_]]
+
 
 class ColorNamer:
     """Names the colour of objects of one class."""
@@ -67,11 +70,15 @@ class ColorNamer:
         transform = open_clip.image_transform(model.visual.image_size, is_train=False)
         return cls(model.to(device), open_clip.get_tokenizer(name), transform)
 
+    def __call__(self, image: Image.Image, objects: Sequence[Cutout], name: str) -> list[str]:
+        """The colours of objects of the class `name` in an image."""
+        return [COLORS[best] for best in self.logits(image, objects, name).argmax(1).tolist()]
+
     @torch.inference_mode()
-    def __call__(
-        self, image: Image.Image, objects: Sequence[tuple[Box, NDArray[np.bool_]]], name: str
-    ) -> list[str]:
-        """The colours of objects of the class `name`, given their boxes and masks in `image`."""
+    def logits(
+        self, image: Image.Image, objects: Sequence[Cutout], name: str
+    ) -> Float[Tensor, "objects colors"]:
+        """100 times the cosine of each object with each colour."""
         crops = torch.stack([self.transform(cut_out(image, *one)) for one in objects])
         classifier = self.classifier(name)
         with self._autocast():
@@ -79,7 +86,7 @@ class ColorNamer:
                 100.0 * self.model.encode_image(batch, normalize=True) @ classifier
                 for batch in crops.to(self.device).split(BATCH)
             ]
-        return [COLORS[index] for index in torch.cat(logits).float().argmax(1).tolist()]
+        return torch.cat(logits).float()
 
     @torch.inference_mode()
     def classifier(self, name: str) -> Float[Tensor, "dim colors"]:

@@ -1,6 +1,6 @@
 """The official scripts' decisions and summary, and their files read by ours and ours by them.
 
-The golden files were made by tests/parity/geneval_judge.py and tests/parity/geneval_summary.py.
+The golden files were made by tests/parity/geneval/judge.py and tests/parity/geneval/summary.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eval.geneval.judge import kept
 from eval.geneval.records import read_case
 from eval.score import main as score
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[1] / "parity" / "golden"
 
 
 def test_every_decision_and_its_reason_is_the_official_one() -> None:

@@ -1,6 +1,6 @@
 """Golden colour logits of GenEval's official classifier on a tiny random CLIP, on a CPU.
 
-    python -m tests.parity.geneval_colors CLONE > tests/golden/geneval_colors.npz
+    python -m tests.parity.geneval.colors CLONE > tests/parity/golden/geneval_colors.npz
 
 CLONE is a clone of the official repository; clip_benchmark 1.4.0 and open_clip must be importable.
 The script's data set of crops and its colour function are run as they are. Imports nothing of this
@@ -23,7 +23,7 @@ import torch
 from clip_benchmark.metrics import zeroshot_classification as zsc
 from PIL import Image
 
-from tests.parity.geneval_scenes import LABELS, VISION, scene, tiny_clip
+from tests.parity.geneval.scenes import LABELS, VISION, scene, tiny_clip
 
 NAMES = {"ImageCrops", "color_classification", "COLORS", "COLOR_CLASSIFIERS"}
 

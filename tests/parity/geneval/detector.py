@@ -2,7 +2,7 @@
 
 In double precision what differs is the computation; in single precision, rounding would hide it.
 
-    python -m tests.parity.mask2former CONFIGS > tests/golden/mask2former.npz
+    python -m tests.parity.geneval.detector CONFIGS > tests/parity/golden/geneval_detector.npz
 
 CONFIGS is the `configs` folder of mmdet 2.28.2, which must be importable with mmcv 1.7.2. mmcv's
 compiled operators are not needed: on a CPU it has each that Mask2Former uses in PyTorch too, and
@@ -23,8 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.parity.pictures import OFFICIAL_SIZES, SIZES, SMALL, picture
-from tests.parity.random_state import random_state
+from tests.parity.geneval.pictures import (
+    OFFICIAL_SIZES,
+    SIZES,
+    SMALL,
+    detector_state,
+    picture,
+)
 
 WIDTH = 32
 
@@ -97,8 +102,7 @@ def main() -> None:
     model = build_detector(config.model).eval()
     state = model.state_dict()
     shapes = {name: list(one.shape) for name, one in state.items() if one.is_floating_point()}
-    random = {name: torch.from_numpy(one) for name, one in random_state(shapes).items()}
-    model.load_state_dict(state | random)
+    model.load_state_dict(state | detector_state(shapes))
     model.double().backbone.register_forward_pre_hook(lambda _, inputs: (inputs[0].double(),))
     model.CLASSES = [str(index) for index in range(80)]
     raw: list[torch.Tensor] = []

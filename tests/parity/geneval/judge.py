@@ -1,6 +1,6 @@
 """Golden decisions of GenEval's official script on random detections.
 
-    python -m tests.parity.geneval_judge CLONE > tests/golden/geneval_judge.jsonl
+    python -m tests.parity.geneval.judge CLONE > tests/parity/golden/geneval_judge.jsonl
 
 CLONE is a clone of the official repository. The script's functions are run as they are, in an
 environment with the numpy that it pins (1.23); the detector and the colour classifier, which need

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import open_clip
-import torch
 from numpy.typing import NDArray
 
-from tests.parity.random_state import random_state
+from tests.parity.checkpoints import fill
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 VISION = {"image_size": 224, "layers": 2, "width": 64, "patch_size": 32, "head_width": 32}
@@ -19,8 +18,7 @@ def tiny_clip() -> open_clip.CLIP:
     """A small CLIP whose weights depend on their names alone."""
     model = open_clip.CLIP(**CONFIG)
     shapes = {name: list(one.shape) for name, one in model.state_dict().items()}
-    state = {name: torch.from_numpy(one) for name, one in random_state(shapes).items()}
-    model.load_state_dict(state | {"logit_scale": torch.tensor(1.0)})
+    model.load_state_dict(fill(shapes))
     return model.eval()
 
 

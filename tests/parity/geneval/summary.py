@@ -1,6 +1,6 @@
 """Golden results as GenEval's official script writes them, and its official summary of them.
 
-    python -m tests.parity.geneval_summary CLONE > tests/golden/geneval_summary.jsonl
+    python -m tests.parity.geneval.summary CLONE > tests/parity/golden/geneval_summary.jsonl
 
 CLONE is a clone of the official repository. The results are random; the summary is the output of
 the official script, with the pandas that runs this. Imports nothing of this project.
