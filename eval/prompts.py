@@ -22,6 +22,7 @@ import numpy as np
 
 from eval.geneval import prompts as geneval
 from leapalign.errors import UserError, main_guard
+from leapalign.fetch import read_lock
 from leapalign.files import write_json, write_text
 from leapalign.parsing import nearest
 from leapalign.registry import how_to_get, load_registry
@@ -118,11 +119,13 @@ def write(name: str, out: Path, sources: Path) -> dict[str, Any]:
     prompts = list(made.make(*(source.read(sources) for source in made.sources)))
     text = geneval.lines(prompts)
     write_text(out / f"{name}.jsonl", text)
-    pinned = {one.repo: one.revision for s in made.sources for one in load_registry()[s.entry].hub}
+    locked = read_lock()
+    fetched = [locked[source.entry] for source in made.sources if source.entry in locked]
     return {
         "prompts": len(prompts),
         "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "revisions": pinned,
+        # None of what came from a mirror: only its digests are known.
+        "revisions": {repo: commit for one in fetched for repo, commit in one.revisions.items()},
         "sources": {s.file: digest(sources / s.entry / s.file) for s in made.sources},
     }
 

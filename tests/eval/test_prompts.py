@@ -12,6 +12,7 @@ import pytest
 from eval import prompts
 from eval.geneval.prompts import OFFICIAL_SHA256
 from eval.prompts import main
+from leapalign import registry
 from leapalign.data import read_prompts
 
 ODD = ["a “quoted” cat", "rain &amp; snow", "two\nlines", "\u2028 and <|image_pad|>", "  cat  "]
@@ -73,7 +74,12 @@ def test_a_sample_is_fixed() -> None:
     assert texts("hpdv2_train") == first
 
 
-def test_the_record_says_what_each_was_made_from(sources: Path) -> None:
+def test_the_record_says_what_each_was_made_from(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "LOCK", tmp_path / "lock.json")
+    commits = {"playgroundai/MJHQ-30K": "c" * 40}
+    registry.LOCK.write_text(json.dumps({"mjhq": {"revisions": commits}}))
     main(["geneval"])
     main(["mjhq_test"])
     record = json.loads(Path("prompts/record.json").read_text())
@@ -82,7 +88,7 @@ def test_the_record_says_what_each_was_made_from(sources: Path) -> None:
     made = record["mjhq_test"]
     digest = hashlib.sha256((sources / "mjhq" / "meta_data.json").read_bytes()).hexdigest()
     assert made["sources"] == {"meta_data.json": digest}
-    assert len(made["revisions"]["playgroundai/MJHQ-30K"]) == 40
+    assert made["revisions"] == commits
     written = Path("prompts/mjhq_test.jsonl").read_bytes()
     assert made["sha256"] == hashlib.sha256(written).hexdigest()
 
