@@ -43,7 +43,7 @@ class UserConfig:
     """`config.yaml`: the scale, how many seeds, where results go, and what is to be fetched.
 
     Attributes:
-        fetch: entries of `leapalign/configs/weights.yaml`, with spaces between them.
+        fetch: entries of `leapalign/registry.yaml`, with spaces between them.
         mirror: a folder to fetch them from; else from where they are published.
     """
 

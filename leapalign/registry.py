@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 from leapalign.errors import UserError
 from leapalign.parsing import nearest, parse, read_yaml
 
-REGISTRY = Path(__file__).parent / "configs" / "weights.yaml"
+REGISTRY = Path(__file__).with_suffix(".yaml")
 LOCK = REGISTRY.with_name("weights.lock.json")
 
 

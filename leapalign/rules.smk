@@ -26,7 +26,7 @@ rule train:
         " --out {params.out:q} > {log:q} 2>&1"
 
 
-# Official weights and prompts, by their names in leapalign/configs/weights.yaml; without a name it lists them:
+# Official weights and prompts, by their names in leapalign/registry.yaml; without a name it lists them:
 #   snakemake --cores 1 fetch_weights --config fetch="hpsv2 geneval" [mirror=DIR]
 rule fetch_weights:
     log:

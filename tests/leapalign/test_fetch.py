@@ -39,7 +39,7 @@ def entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[st
             "hub": [{"repo": "owner/tiny", "files": ["*.safetensors", "config.json"]}],
         }
     }
-    monkeypatch.setattr(registry, "REGISTRY", tmp_path / "weights.yaml")
+    monkeypatch.setattr(registry, "REGISTRY", tmp_path / "registry.yaml")
     monkeypatch.setattr(registry, "LOCK", tmp_path / "weights.lock.json")
     write(listed)
     yield listed
@@ -143,7 +143,7 @@ def test_missing_weights_name_the_command_and_its_cost(entries: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiyn"], r"weights\.yaml: no `tiyn`; did you mean `tiny`\?"),
+        (["tiyn"], r"registry\.yaml: no `tiyn`; did you mean `tiny`\?"),
         (["tiny", "--mirror", "nowhere"], "--mirror: nowhere: no such folder"),
         (["tiny", "--mirror", "empty"], r"empty/owner/tiny: has no file \*\.safetensors"),
     ],
