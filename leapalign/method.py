@@ -17,11 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leapalign.grid import Grid
+from leapalign.plan import REPLAY_COST
 from leapalign.rollout import Velocity
 from leapalign.steps import Latents
-
-# A forward with gradient and its backward, in units of one forward pass.
-REPLAY_COST = 3
 
 
 class Problem(Protocol):
@@ -76,6 +74,10 @@ class Problem(Protocol):
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         """Slices that cover `count` samples, as many at a time as memory allows."""
+        ...
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes, joined along the first dimension in their order."""
         ...
 
     def sync_gradients(self) -> None:

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+from numpy.polynomial import Polynomial
+
 from leapalign.grid import Grid
+
+# A forward with gradient and its backward, in units of one forward pass.
+REPLAY_COST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,56 @@ def euler_path(grid: Grid, start: int, stop: int, active: Sequence[int] = ()) ->
     """The sampler's own path, exact in value, with gradient at the `active` steps only."""
     return Leap(
         start, stop, {i: grid.delta(i) for i in range(start, stop)}, dict.fromkeys(active, 1.0)
+    )
+
+
+def quadrature(
+    grid: Grid, start: int, stop: int, nodes: Sequence[int], gain: Mapping[int, float]
+) -> Leap:
+    """Lagrange quadrature: the integral of the polynomial through v at the nodes (FlowBP-Lagrange).
+
+    weight[i] = ∫ Π_{m≠i} (σ - σ[m]) / (σ[i] - σ[m]) dσ from σ[start] to σ[stop], over the nodes m:
+    exact for a velocity that is a polynomial in σ, of a degree below the number of nodes. With one
+    node at the start it is a `jump`.
+
+    Args:
+        grid: the time grid.
+        start: where the leap departs.
+        stop: where it lands.
+        nodes: distinct steps whose recorded velocities are interpolated.
+        gain: active nodes → factor on their gradient.
+    """
+    weight = {}
+    for i in nodes:
+        others = [grid.sigmas[m] for m in nodes if m != i]
+        basis = Polynomial.fromroots(others) if others else Polynomial([1.0])
+        integral = (basis / basis(grid.sigmas[i])).integ()
+        weight[i] = float(integral(grid.sigmas[stop]) - integral(grid.sigmas[start]))
+    return Leap(start, stop, weight, gain)
+
+
+def evenly_spaced(start: int, stop: int, count: int) -> list[int]:
+    """`start` and up to count - 1 more steps before `stop`, as evenly apart as indices allow."""
+    offsets = np.linspace(0, stop - start - 1, min(count, stop - start)).round()
+    return [start + int(offset) for offset in offsets]
+
+
+def rescaled(leaps: Sequence[Leap], strength: float) -> tuple[Leap, ...]:
+    """The leaps with gradients raised to make up for inactive steps (FlowBP's rescale ρ).
+
+    Every gain is multiplied by 1 + ρ (Σ|w| / Σ_active |w| - 1), the sums over all these leaps: at
+    ρ = 1 the active steps weigh as much as the whole path. Values stay as they are.
+
+    Args:
+        leaps: with an active step among them.
+        strength: ρ, at least 0.
+    """
+    whole = sum(abs(weight) for leap in leaps for weight in leap.weight.values())
+    active = sum(abs(leap.weight[i]) for leap in leaps for i in leap.gain)
+    # A quadrature can weigh its active nodes by nothing but rounding; there is nothing to raise.
+    factor = 1.0 + strength * (whole / active - 1.0) if active > 1e-8 * whole else 1.0
+    return tuple(
+        replace(leap, gain={i: factor * gain for i, gain in leap.gain.items()}) for leap in leaps
     )
 
 

@@ -7,7 +7,7 @@ Nothing here comes from the code under test. Indices count from noise (0) to the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,3 +88,62 @@ def draft_lv(
     for noise in noises:
         copy = (1 - sigma) * image.detach() + sigma * noise
         yield copy - sigma * v(copy, sigma)
+
+
+def whole_path(v: Field, x: Tensor, times: Sequence[float]) -> Tensor:
+    """The sampler itself, in one graph."""
+    for t, s in itertools.pairwise(times):
+        x = x - (t - s) * v(x, t)
+    return x
+
+
+def flowbp(
+    v: Field,
+    path: Sequence[Tensor],
+    times: Sequence[float],
+    legs: Sequence[tuple[int, int, Mapping[int, float], Mapping[int, float]]],
+    alpha: float = 0.0,
+) -> Leapt:
+    """FlowBP's surrogates: cached velocities, integrated by weight, some of them with gradient.
+
+    Args:
+        v: the field.
+        path: the rollout's states.
+        times: their times.
+        legs: start, stop, the weight of each cached velocity, and the factor on the gradient of
+            each active one.
+        alpha: the share of gradient that crosses into a leg's start.
+    """
+    x = model_input = path[legs[0][0]]
+    distances = []
+    for start, stop, weights, factors in legs:
+        predicted = x
+        for i, weight in weights.items():
+            velocity = v(model_input if i == start else path[i], times[i])
+            cached = velocity.detach()
+            predicted = predicted + weight * (cached + factors.get(i, 0.0) * (velocity - cached))
+        distances.append((path[stop] - predicted).abs().mean().detach())
+        x = predicted + (path[stop] - predicted).detach()
+        model_input = alpha * x + (1 - alpha) * x.detach()
+    return Leapt(x, predicted, distances)
+
+
+def euler_weights(times: Sequence[float], start: int, stop: int) -> dict[int, float]:
+    """Each step's own length."""
+    return {i: times[i + 1] - times[i] for i in range(start, stop)}
+
+
+def lagrange_weights(
+    times: Sequence[float], nodes: Sequence[int], start: int, stop: int
+) -> dict[int, float]:
+    """The weights that integrate 1, t, t², … exactly from one time to the other."""
+    t = torch.tensor([times[i] for i in nodes], dtype=torch.float64)
+    powers = torch.arange(len(nodes), dtype=torch.float64)[:, None]
+    integrals = (times[stop] ** (powers + 1) - times[start] ** (powers + 1)) / (powers + 1)
+    return dict(zip(nodes, torch.linalg.solve(t**powers, integrals)[:, 0].tolist(), strict=True))
+
+
+def rescale_factor(weights: Mapping[int, float], active: Collection[int], strength: float) -> float:
+    """FlowBP's 1 + ρ (Σ|w| / Σ_active |w| - 1)."""
+    whole, part = sum(map(abs, weights.values())), sum(abs(weights[i]) for i in active)
+    return 1 + strength * (whole / part - 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +13,10 @@ from torch.func import functional_call
 
 from baselines.draft_lv import DRaFTLV
 from baselines.drtune import DRTune
+from baselines.flowbp_bridge import FlowBPBridge
+from baselines.flowbp_lagrange import FlowBPLagrange
+from baselines.flowbp_sparse import FlowBPSparse
+from baselines.full_backprop import FullBackprop
 from baselines.refl import ReFL
 from leapalign.direct import DirectGradient
 from leapalign.grid import Grid
@@ -56,6 +60,17 @@ METHODS = {
     "refl": ReFL(last=4),
     "draft": DRaFTLV(copies=0),
     "draft-lv": DRaFTLV(copies=2),
+    "sparse": FlowBPSparse(),
+    "sparse, gradients as they are": FlowBPSparse(active=2, rescale=0.0),
+    "sparse, every step": FlowBPSparse(active=6),
+    "bridge": FlowBPBridge(),
+    "bridge, whole nested gradient": FlowBPBridge(active=2, rescale=0.3, nesting=1.0),
+    "lagrange": FlowBPLagrange(),
+    "lagrange, floored weights": FlowBPLagrange(tau=0.01, nesting=0.7),
+    "lagrange, every velocity": FlowBPLagrange(nodes=6, active=6, later_gain=1.0, rescale=0.0),
+    "lagrange, two nodes": FlowBPLagrange(nodes=2, active=1, rescale=1.0),
+    "full backpropagation": FullBackprop(),
+    "full backpropagation, discounted": FullBackprop(nesting=0.5),
 }
 
 
@@ -84,12 +99,53 @@ def reference_terms(
     elif isinstance(method, DRTune):
         stop, training = max(plan.leaps[0].weight), set(plan.leaps[0].gain)
         yield equations.drtune(v, start, times, stop, training), 1.0
+    elif isinstance(method, FlowBPSparse | FlowBPLagrange | FullBackprop):
+        yield flowbp_term(method, plan, v, path, times)
     elif isinstance(method, ReFL):
         yield equations.refl(v, path, times, plan.leaps[0].start), 1.0
     else:
         noises = [problem.noise(0, [slot], "copy", n + 1) for n in range(plan.copies)]
         for image in equations.draft_lv(v, path, times, noises):
             yield image, 1.0
+
+
+def flowbp_term(
+    method: FlowBPSparse | FlowBPLagrange | FullBackprop,
+    plan: Plan,
+    v: equations.Field,
+    path: list[Tensor],
+    times: Sequence[float],
+) -> tuple[Tensor, Tensor | float]:
+    """FlowBP's surrogate with the steps that the plan drew, or the whole path in one graph."""
+    if isinstance(method, FullBackprop) and method.nesting == 1.0:
+        return equations.whole_path(v, path[0], times), 1.0
+    drawn = [(leap.start, leap.stop, leap.active) for leap in plan.leaps]
+    if isinstance(method, FullBackprop):
+        legs = [(i, i + 1, equations.euler_weights(times, i, i + 1), {i: 1.0}) for i, _, _ in drawn]
+        return equations.flowbp(v, path, times, legs, method.nesting).image, 1.0
+    if isinstance(method, FlowBPSparse):
+        whole = equations.euler_weights(times, 0, len(path) - 1)
+        active = [i for _, _, chosen in drawn for i in chosen]
+        factor = equations.rescale_factor(whole, active, method.rescale)
+        legs = [
+            (
+                start,
+                stop,
+                equations.euler_weights(times, start, stop),
+                dict.fromkeys(chosen, factor),
+            )
+            for start, stop, chosen in drawn
+        ]
+        return equations.flowbp(v, path, times, legs, getattr(method, "nesting", 0.0)).image, 1.0
+    legs = []
+    for leap in plan.leaps:
+        weights = equations.lagrange_weights(times, list(leap.weight), leap.start, leap.stop)
+        factor = equations.rescale_factor(weights, leap.active, method.rescale)
+        gains = {i: factor * (1.0 if i == leap.start else method.later_gain) for i in leap.active}
+        legs.append((leap.start, leap.stop, weights, gains))
+    leapt = equations.flowbp(v, path, times, legs, method.nesting)
+    d_j, d_0 = leapt.distances
+    return leapt.image, equations.similarity_weight([d_j], [d_0], method.tau)
 
 
 def reference_gradient(method: DirectGradient, problem: MiniProblem) -> Tensor:
