@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.grpo import PolicyGradient
+from leapalign.grpo import Path, PolicyGradient
 from leapalign.steps import DanceSDE
 
 
@@ -42,9 +42,9 @@ class DanceGRPO(PolicyGradient):
         return DanceSDE(self.eta)
 
     @override
-    def stochastic(self, grid: Grid, iteration: int) -> range:
-        """All transitions but the last."""
-        return range(grid.steps - 1)
+    def path(self, grid: Grid, iteration: int, rng: np.random.Generator) -> Path:
+        """All transitions but the last are stochastic."""
+        return Path(grid, range(grid.steps - 1))
 
     @override
     def trained(self, stochastic: range, rng: np.random.Generator) -> list[int]:

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.grpo import PolicyGradient
+from leapalign.grpo import Path, PolicyGradient
 from leapalign.steps import FlowSDE
 
 
@@ -21,7 +21,7 @@ class MixGRPO(PolicyGradient):
 
     Args:
         window: stochastic steps.
-        stride: how far the window's start moves.
+        stride: how far the window's start moves; 0 keeps it at the noise.
         iterations_per_position: after how many iterations it moves.
     """
 
@@ -32,15 +32,15 @@ class MixGRPO(PolicyGradient):
 
     @override
     def check(self, steps: int, batch: int) -> None:
-        """Refuse a window longer than the path, or one that never moves."""
+        """Refuse a window longer than the path, or one that moves back or at no iteration."""
         super().check(steps, batch)
         if not 1 <= self.window <= steps:
             raise UserError(
                 f"window: must lie between 1 and the {steps} training steps, got {self.window}"
             )
-        for name in ("stride", "iterations_per_position"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: must be 1 or more, got {getattr(self, name)}")
+        for name, least in (("stride", 0), ("iterations_per_position", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}: must be {least} or more, got {getattr(self, name)}")
 
     @override
     def rule(self, grid: Grid) -> FlowSDE:
@@ -48,13 +48,9 @@ class MixGRPO(PolicyGradient):
         return FlowSDE(self.eta, grid.sigmas[1])
 
     @override
-    def stochastic(self, grid: Grid, iteration: int) -> range:
+    def path(self, grid: Grid, iteration: int, rng: np.random.Generator) -> Path:
         """The window, a function of the iteration's number alone; past the end it starts over."""
-        starts = range(0, grid.steps - self.window + 1, self.stride)
+        last = grid.steps - self.window
+        starts = range(0, last + 1, self.stride) if self.stride else range(1)
         start = starts[iteration // self.iterations_per_position % len(starts)]
-        return range(start, start + self.window)
-
-    @override
-    def trained(self, stochastic: range, rng: np.random.Generator) -> list[int]:
-        """The whole window, in order."""
-        return list(stochastic)
+        return Path(grid, range(start, start + self.window))

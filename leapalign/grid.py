@@ -65,9 +65,27 @@ class Grid:
 
         σ = s·u / (1 + (s-1)·u) for u = 1, 1 - 1/steps, …, 0.
         """
-        uniform = [1.0 - i / steps for i in range(steps + 1)]
-        return cls(tuple(shift * u / (1.0 + (shift - 1.0) * u) for u in uniform))
+        return cls(tuple(_shift(1.0 - i / steps, shift) for i in range(steps + 1)))
+
+    def thinned(self, after: int, steps: int) -> Grid:
+        """This shifted grid up to index `after`, and `steps` steps from there to the image.
+
+        The new steps are as even before the shift as the old ones were. What a shifted uniform grid
+        was shifted by follows from any of its levels: σ / (1-σ) = s·u / (1-u).
+
+        Args:
+            after: the last index kept, neither noise nor image.
+            steps: how many, at least 1.
+        """
+        kept, u = self.sigmas[after], 1.0 - after / self.steps
+        shift = kept / (1.0 - kept) * (1.0 - u) / u
+        later = [_shift(u * (1.0 - m / steps), shift) for m in range(1, steps + 1)]
+        return Grid((*self.sigmas[: after + 1], *later))
 
     def quantised(self, levels: int = 1000) -> Grid:
         """The same σ, but the model is told ⌊levels·σ⌋ / levels, as in DanceGRPO's code."""
         return Grid(self.sigmas, tuple(math.floor(levels * s) / levels for s in self.sigmas))
+
+
+def _shift(u: float, shift: float) -> float:
+    return shift * u / (1.0 + (shift - 1.0) * u)

@@ -17,11 +17,34 @@ from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.method import Method, Problem, Progress
 from leapalign.policy import PolicyUpdate, check_faithful, group_advantages, replay_policy
-from leapalign.rollout import Exploration, Rollout, branches, extend, rollout
+from leapalign.rollout import (
+    Exploration,
+    Rollout,
+    Solver,
+    branches,
+    euler_solver,
+    extend,
+    rollout,
+)
 from leapalign.steps import Latents, StochasticStep
 
 # A prompt's slot, and which member of its group.
 Image = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One iteration's way from noise to image.
+
+    Args:
+        grid: its time grid.
+        stochastic: the steps that follow the method's rule; Euler steps lead up to them.
+        solver: the steps after them.
+    """
+
+    grid: Grid
+    stochastic: range
+    solver: Solver = euler_solver
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +61,8 @@ class _Recorded:
 class PolicyGradient(Method):
     """GRPO over a rollout's stochastic steps: images of one prompt, compared with each other.
 
-    A group starts from one noise, so its images share the path up to the first stochastic step;
-    that much is computed once per prompt.
+    Where a group starts from one noise (`shared_noise`), its images share the path up to the first
+    stochastic step; that much is computed once per prompt.
 
     Args:
         group: G, images per prompt.
@@ -47,8 +70,8 @@ class PolicyGradient(Method):
         eta: noise level η of the stochastic steps.
         clip: ε of the clipped ratio.
         advantage_clip: bound on the advantages.
-        shift: resolution shift of the training grid; the code bases train on 3, whatever the base
-            model's own.
+        shift: resolution shift of the training grid; some code bases train on 3, whatever the base
+            model's own. None is the base model's own grid.
         quantise_times: tell the model ⌊1000 σ⌋ / 1000, as the official code does.
     """
 
@@ -57,10 +80,11 @@ class PolicyGradient(Method):
     eta: float = 0.3
     clip: float = 1e-4
     advantage_clip: float = 5.0
-    shift: float = 3.0
+    shift: float | None = 3.0
     quantise_times: bool = True
 
     rewards_prediction: ClassVar[bool] = False
+    shared_noise: ClassVar[bool] = True
 
     @override
     def check(self, steps: int, batch: int) -> None:
@@ -85,8 +109,13 @@ class PolicyGradient(Method):
 
     @override
     def grid(self, problem: Problem) -> Grid:
-        """The code bases' grid: uniform, shifted, the model's time rounded where theirs is."""
-        grid = Grid.shifted(problem.steps, self.shift)
+        """The code base's grid, the model's time rounded where theirs is."""
+        if self.shift is None:
+            return self.told(problem.grid(problem.steps))
+        return self.told(Grid.shifted(problem.steps, self.shift))
+
+    def told(self, grid: Grid) -> Grid:
+        """The grid with the times that the model is told."""
         return grid.quantised() if self.quantise_times else grid
 
     @abstractmethod
@@ -94,12 +123,24 @@ class PolicyGradient(Method):
         """The stochastic step."""
 
     @abstractmethod
-    def stochastic(self, grid: Grid, iteration: int) -> range:
-        """The steps at which the rollout is stochastic."""
+    def path(self, grid: Grid, iteration: int, rng: np.random.Generator) -> Path:
+        """Where an iteration's rollouts are stochastic, and how they go on afterwards."""
 
-    @abstractmethod
-    def trained(self, stochastic: range, rng: np.random.Generator) -> list[int]:
-        """The stochastic steps one image trains, in replay order."""
+    def trained(
+        self,
+        stochastic: range,
+        rng: np.random.Generator,  # noqa: ARG002 - a method may draw them
+    ) -> list[int]:
+        """The stochastic steps one image trains, in replay order: all of them."""
+        return list(stochastic)
+
+    def advantages(
+        self,
+        problem: Problem,  # noqa: ARG002 - a method may compare with other processes' images
+        rewards: Float[Tensor, "prompts group"],
+    ) -> Float[Tensor, "prompts group"]:
+        """Each image's advantage over its group; a row of NaN is a group that teaches nothing."""
+        return group_advantages(rewards, self.advantage_clip)
 
     @override
     def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
@@ -122,7 +163,7 @@ class PolicyGradient(Method):
             for part in shares
         ]
         rewards = torch.cat([chunk.rewards for part in parts for chunk in part])
-        table = group_advantages(rewards.view(-1, self.group), self.advantage_clip)
+        table = self.advantages(problem, rewards.view(-1, self.group))
         advantage = dict(zip(images, table.flatten().tolist(), strict=True))
         skipped = int(table.isnan().all(dim=1).sum())
         updated = False
@@ -146,27 +187,36 @@ class PolicyGradient(Method):
         """This process's prompts; each has a group of images."""
         return problem.slots(problem.batch // self.group)
 
+    def _path(self, problem: Problem, iteration: int) -> Path:
+        """The iteration's path, the same for all prompts and processes."""
+        rng = problem.choices(iteration, 0, "path")
+        return self.path(self.grid(problem), iteration, rng)
+
+    def _roots(self, problem: Problem) -> list[Image]:
+        """The images that start from a noise of their own: each group's first, or all."""
+        members = range(1 if self.shared_noise else self.group)
+        return [(slot, member) for slot in self._slots(problem) for member in members]
+
     def _shared(self, problem: Problem, iteration: int) -> list[Rollout]:
-        """Each prompt's path from its group's noise to the first stochastic step."""
-        slots, grid = self._slots(problem), self.grid(problem)
-        last = self.stochastic(grid, iteration).start - 1
+        """The roots' paths from their noise to the first stochastic step."""
+        path, roots = self._path(problem, iteration), self._roots(problem)
         return [
             rollout(
-                problem.field(problem.prompts(iteration, slots[part])),
-                problem.noise(iteration, slots[part], "initial"),
-                grid,
-                horizon=last,
+                problem.field(problem.prompts(iteration, [slot for slot, _ in roots[part]])),
+                torch.cat([_initial_noise(problem, iteration, image) for image in roots[part]]),
+                path.grid,
+                horizon=path.stochastic.start - 1,
             )
-            for part in problem.micro_batches(len(slots))
+            for part in problem.micro_batches(len(roots))
         ]
 
     def _record(
         self, problem: Problem, iteration: int, images: Sequence[Image], shared: Sequence[Rollout]
     ) -> _Recorded:
         """Roll out a micro-batch from where its images part from their groups, and score it."""
-        grid = self.grid(problem)
-        slots = [slot for slot, _ in images]
-        prompts = problem.prompts(iteration, slots)
+        path, roots = self._path(problem, iteration), self._roots(problem)
+        starts = [(slot, 0) if self.shared_noise else (slot, member) for slot, member in images]
+        prompts = problem.prompts(iteration, [slot for slot, _ in images])
 
         def noise(step: int) -> Latents:
             return torch.cat(
@@ -174,12 +224,14 @@ class PolicyGradient(Method):
             )
 
         record = extend(
-            branches(shared, [self._slots(problem).index(slot) for slot in slots]),
+            branches(shared, [roots.index(start) for start in starts]),
             problem.field(prompts),
-            horizon=grid.end - 1 if self.rewards_prediction else None,
-            explore=Exploration(self.rule(grid), self.stochastic(grid, iteration), noise),
+            horizon=path.grid.end - 1 if self.rewards_prediction else None,
+            explore=Exploration(self.rule(path.grid), path.stochastic, noise),
+            solver=path.solver,
         )
-        image = record.prediction(grid.end - 1) if self.rewards_prediction else record.states[-1]
+        last = path.grid.end - 1
+        image = record.prediction(last) if self.rewards_prediction else record.states[-1]
         with torch.no_grad():
             return _Recorded(images, prompts, record, problem.score(image, prompts))
 
@@ -204,7 +256,7 @@ class PolicyGradient(Method):
         clipped, deviation = 0, 0.0
         for chunk in kept:
             grid = chunk.record.grid
-            steps = [self._trained(problem, iteration, grid, image) for image in chunk.images]
+            steps = [self._trained(problem, iteration, image) for image in chunk.images]
             # A skipped image stays in the batch with advantage 0, so that shapes and kernels are
             # the rollout's own.
             advantages = chunk.rewards.new_tensor([advantage[image] for image in chunk.images])
@@ -223,8 +275,14 @@ class PolicyGradient(Method):
         progress.clip_fraction = clipped / progress.replays if kept else None
         return deviation
 
-    def _trained(self, problem: Problem, iteration: int, grid: Grid, image: Image) -> list[int]:
+    def _trained(self, problem: Problem, iteration: int, image: Image) -> list[int]:
         """The steps this image trains."""
         slot, member = image
         rng = problem.choices(iteration, slot, f"trained steps {member}")
-        return self.trained(self.stochastic(grid, iteration), rng)
+        return self.trained(self._path(problem, iteration).stochastic, rng)
+
+
+def _initial_noise(problem: Problem, iteration: int, image: Image) -> Latents:
+    """Where an image starts; a group's first image where all other methods' do."""
+    slot, member = image
+    return problem.noise(iteration, [slot], "initial", *([member] if member else []))

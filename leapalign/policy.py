@@ -40,6 +40,27 @@ def group_advantages(
     return advantages.clamp(-clip, clip).masked_fill(spread == 0, torch.nan)
 
 
+def batch_advantages(
+    rewards: Float[Tensor, "prompts group"], everywhere: Float[Tensor, "*batch"], clip: float
+) -> Float[Tensor, "prompts group"]:
+    """Flow-GRPO's advantages: the mean is each group's, the spread the whole batch's.
+
+    A = (r - mean) / (std + 1e-4), with the population's standard deviation.
+
+    Args:
+        rewards: one row per prompt.
+        everywhere: the rewards of all prompts, those of other processes included.
+        clip: advantages are bounded to ±clip.
+
+    Returns:
+        The advantages; a row of NaN where all rewards of a group are equal, as `group_advantages`.
+    """
+    spread = rewards.std(dim=1, keepdim=True)
+    deviation = rewards - rewards.mean(dim=1, keepdim=True)
+    advantages = deviation / (everywhere.std(correction=0) + 1e-4)
+    return advantages.clamp(-clip, clip).masked_fill(spread == 0, torch.nan)
+
+
 def clipped_loss(
     ratio: Float[Tensor, " batch"], advantage: Float[Tensor, " batch"], clip: float
 ) -> Float[Tensor, " batch"]:

@@ -105,6 +105,11 @@ class TrainingProblem:
         size = self.budget.micro_batch
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes, joined along the first dimension in their order."""
+        gathered: Tensor = self.accelerator.gather(values)
+        return gathered
+
     def sync_gradients(self) -> None:
         """Let the next backward reduce the gradients over the processes, if there are several."""
         if self.accelerator.num_processes > 1:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from leapalign.grid import Grid
-from leapalign.steps import Latents, StochasticStep, euler, log_prob
+from leapalign.steps import Latents, StochasticStep, dpm_solver_2m, euler, log_prob
 
 
 @runtime_checkable
@@ -54,6 +54,27 @@ class Rollout:
         return self.states[i] - self.grid.sigmas[i] * self.velocities[i]
 
 
+Solver = Callable[[Rollout, int], Latents]
+"""A deterministic step: x[i+1] of a path that is recorded up to v[i]."""
+
+
+def euler_solver(record: Rollout, i: int) -> Latents:
+    """Euler's step."""
+    x = record.states[i]
+    return euler(x, record.velocities[i], *levels(record.grid, i, x))
+
+
+def dpm_solver(record: Rollout, i: int) -> Latents:
+    """DPM-Solver++(2M); the first step and the one to σ = 0 are of first order, thus Euler's."""
+    if i in (0, record.grid.end - 1):
+        return euler_solver(record, i)
+    x = record.states[i]
+    sigma_before, sigma = levels(record.grid, i - 1, x)
+    _, sigma_next = levels(record.grid, i, x)
+    sigmas = (sigma_before, sigma, sigma_next)
+    return dpm_solver_2m(x, record.velocities[i], record.prediction(i - 1), sigmas)
+
+
 def at(values: tuple[float, ...], index: Tensor | int, like: Latents) -> Float[Tensor, " batch"]:
     """values[index] per sample, in the dtype and on the device of `like`."""
     batch = like.shape[0]
@@ -67,7 +88,7 @@ class Exploration:
 
     Args:
         rule: the transition's mean and standard deviation.
-        steps: the indices that follow it; all others are Euler steps.
+        steps: the indices that follow it; all others follow the rollout's solver.
         noise: standard normal noise [batch, tokens, channels] for step i.
     """
 
@@ -83,8 +104,9 @@ def rollout(
     *,
     horizon: Int[Tensor, " batch"] | int | None = None,
     explore: Exploration | None = None,
+    solver: Solver = euler_solver,
 ) -> Rollout:
-    """Sample from noise x[0] along `grid`: Euler steps, stochastic ones where `explore` says.
+    """Sample from noise x[0] along `grid`: `solver`'s steps, stochastic ones where `explore` says.
 
     Args:
         velocity: the field.
@@ -94,11 +116,13 @@ def rollout(
             n < N is recorded as x[0..n] and v[0..n], enough for a prediction from x[n], and costs
             nothing after that. With one horizon for all, x[n+1] is there as well; -1 takes no step.
         explore: the stochastic steps.
+        solver: all the other steps.
 
     Returns:
         The recorded path.
     """
-    return extend(Rollout(grid, [x], []), velocity, horizon=horizon, explore=explore)
+    start = Rollout(grid, [x], [])
+    return extend(start, velocity, horizon=horizon, explore=explore, solver=solver)
 
 
 @torch.no_grad()
@@ -108,6 +132,7 @@ def extend(
     *,
     horizon: Int[Tensor, " batch"] | int | None = None,
     explore: Exploration | None = None,
+    solver: Solver = euler_solver,
 ) -> Rollout:
     """Go on with a recorded path from its last state, in place; arguments as in `rollout`."""
     grid, x = record.grid, record.states[-1]
@@ -117,13 +142,12 @@ def extend(
         v = _velocity_of(velocity, x, record.times(i), running)
         record.velocities.append(v)
         record.evaluations += int(running.sum())
-        sigma, sigma_next = levels(grid, i, x)
         if explore is not None and i in explore.steps:
-            mean, std = explore.rule.transition(x, v, sigma, sigma_next)
+            mean, std = explore.rule.transition(x, v, *levels(grid, i, x))
             x = mean + std * explore.noise(i)
             record.log_probs[i] = log_prob(x, mean, std)
         else:
-            x = euler(x, v, sigma, sigma_next)
+            x = solver(record, i)
         record.states.append(x)
     return record
 

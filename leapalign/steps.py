@@ -1,4 +1,4 @@
-"""Sampler steps: Euler, and the policy-gradient baselines' stochastic rules with their log-density.
+"""Sampler steps: Euler, DPM-Solver++, and the stochastic rules with their log-density.
 
 All rules see x and v of shape [batch, tokens, channels] and σ, σ_next of shape [batch, 1, 1];
 dσ = σ_next - σ < 0.
@@ -21,6 +21,28 @@ Level = Float[Tensor, "batch 1 1"]
 def euler(x: Latents, v: Latents, sigma: Level, sigma_next: Level) -> Latents:
     """One Euler step of the probability-flow ODE: x + dσ v."""
     return x + (sigma_next - sigma) * v
+
+
+def dpm_solver_2m(
+    x: Latents, v: Latents, image_before: Latents, sigmas: tuple[Level, Level, Level]
+) -> Latents:
+    """One step of DPM-Solver++(2M) (arXiv 2211.01095, Alg. 2; midpoint) in a rectified flow.
+
+    With α = 1 - σ, λ = log(α / σ), h = λ_next - λ and h_before = λ - λ_before:
+    x + dσ v + (1 - σ_next / σ) · h / (2 h_before) · (x̂_0 - x̂_0,before), where x̂_0 = x - σ v.
+    Its first order is Euler's step.
+
+    Args:
+        x: the state.
+        v: its velocity.
+        image_before: x̂_0,before, the image predicted one step earlier.
+        sigmas: σ_before, σ and σ_next, falling and above 0.
+    """
+    _, sigma, sigma_next = sigmas
+    lambdas = [torch.log((1.0 - level) / level) for level in sigmas]
+    ratio = (lambdas[2] - lambdas[1]) / (lambdas[1] - lambdas[0])
+    correction = (1.0 - sigma_next / sigma) * 0.5 * ratio * (x - sigma * v - image_before)
+    return euler(x, v, sigma, sigma_next) + correction
 
 
 @runtime_checkable

@@ -12,6 +12,9 @@ LOG_PROB = 1e-6
 GOLDEN_STEP = 1e-12
 """A stochastic step's mean and deviation against values worked out by hand, in float64."""
 
+DPM_SOLVER = 1e-5
+"""A path by DPM-Solver++ against diffusers' scheduler, which computes in float32."""
+
 RATIO_BEFORE_UPDATE = 1e-6
 """|ratio - 1| when a recorded step is replayed with unchanged weights."""
 

@@ -19,7 +19,7 @@ from tests.leapalign.problems import AnalyticProblem, iteration_of
 @pytest.mark.parametrize(("steps", "trained"), [(16, 9), (12, 6), (2, 1)])
 def test_each_image_trains_its_own_permutations_first_steps(steps: int, trained: int) -> None:
     method, grid = DanceGRPO(), Grid.shifted(steps, 3.0)
-    stochastic = method.stochastic(grid, 0)
+    stochastic = method.path(grid, 0, choices(0, "path")).stochastic
     assert list(stochastic) == list(range(steps - 1))
     drawn = [method.trained(stochastic, choices(0, 0, image, "steps")) for image in range(2000)]
     assert all(len(set(chosen)) == len(chosen) == trained for chosen in drawn)

@@ -41,7 +41,7 @@ def test_the_window_over_a_thousand_iterations(
     grid = Grid.shifted(steps, 3.0)
     expected = scheduled(steps, window, stride, every)
     for iteration, wanted in zip(range(1000), expected, strict=False):
-        stochastic = method.stochastic(grid, iteration)
+        stochastic = method.path(grid, iteration, choices(0, iteration, "path")).stochastic
         assert list(stochastic) == wanted
         assert method.trained(stochastic, choices(0, iteration, 0, "steps")) == wanted
         assert len(wanted) == window
@@ -93,7 +93,7 @@ def test_sharing_the_path_before_the_window_changes_no_state(
     [
         (MixGRPO(window=0), "window: must lie between 1 and the 6"),
         (MixGRPO(window=7), "window: must lie between 1 and the 6"),
-        (MixGRPO(stride=0), "stride"),
+        (MixGRPO(stride=-1), "stride: must be 0 or more, got -1"),
         (MixGRPO(iterations_per_position=0), "iterations_per_position"),
         (MixGRPO(group=1), "group: 1"),
     ],

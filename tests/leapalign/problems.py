@@ -69,6 +69,9 @@ class MiniProblem(ABC):
         size = self.micro_batch
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
+    def gather(self, values: Tensor) -> Tensor:
+        return values
+
     def sync_gradients(self) -> None:
         self.synchronised += 1
 

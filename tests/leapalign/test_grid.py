@@ -27,6 +27,15 @@ def test_quantised_times_round_down_while_the_sigmas_stay() -> None:
     assert Grid.shifted(3, 3.0).times == Grid.shifted(3, 3.0).sigmas
 
 
+def test_a_thinned_grid_keeps_its_start_and_its_shift() -> None:
+    # 3 u / (1 + 2 u) at u = 1, 3/4, and then at 3/8 and 0 instead of 1/2, 1/4 and 0.
+    thinned = Grid.shifted(4, 3.0).thinned(1, 2)
+    assert thinned.sigmas[:2] == Grid.shifted(4, 3.0).sigmas[:2]
+    assert thinned.sigmas[2:] == pytest.approx([9 / 14, 0.0])
+    whole = Grid.shifted(25, 2.2)
+    assert whole.thinned(7, 18).sigmas == pytest.approx(whole.sigmas)
+
+
 def test_steps_within_a_range_of_noise() -> None:
     grid = Grid.shifted(4, 1.0)
     assert grid.indices_within(0.0, 0.5) == [2, 3]

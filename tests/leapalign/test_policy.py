@@ -9,10 +9,19 @@ import torch
 
 import leapalign.grpo
 from baselines.dance_grpo import DanceGRPO
+from baselines.flow_grpo import FlowGRPO
+from baselines.flow_grpo_fast import FlowGRPOFast
 from baselines.mix_grpo import MixGRPO
+from baselines.mix_grpo_flash import MixGRPOFlash
 from leapalign.errors import UserError
 from leapalign.grpo import PolicyGradient
-from leapalign.policy import ReplayedPolicy, clipped_loss, group_advantages, replay_policy
+from leapalign.policy import (
+    ReplayedPolicy,
+    batch_advantages,
+    clipped_loss,
+    group_advantages,
+    replay_policy,
+)
 from tests import tolerances
 from tests.fields import AnalyticField
 from tests.leapalign.problems import (
@@ -30,6 +39,9 @@ if TYPE_CHECKING:
 METHODS = [
     DanceGRPO(group=4, updates_per_iteration=2),
     MixGRPO(group=4, updates_per_iteration=2, iterations_per_position=1),
+    MixGRPOFlash(group=4, updates_per_iteration=2, window=3, iterations_per_position=1),
+    FlowGRPO(group=4, clip=1e-4),
+    FlowGRPOFast(group=4, clip=1e-4),
 ]
 
 
@@ -46,6 +58,23 @@ def test_advantages_are_bounded() -> None:
     rewards = torch.tensor([[0.0] * 99 + [1.0]])
     assert group_advantages(rewards, clip=100.0).max() > 9.0
     assert group_advantages(rewards, clip=5.0).max() == 5.0
+
+
+def test_batch_advantages_take_group_means_and_the_spread_of_all() -> None:
+    # Population variances of 0, 1, 4, 9 and of these beside 5, 7: 12.25 and 89 / 9.
+    here = torch.tensor([[0.0, 1.0], [4.0, 9.0]], dtype=torch.float64)
+    alone = batch_advantages(here, here, clip=5.0)
+    spread = 12.25**0.5 + 1e-4
+    assert alone.flatten().tolist() == pytest.approx(
+        [-0.5 / spread, 0.5 / spread, -2.5 / spread, 2.5 / spread], abs=tolerances.ADVANTAGE
+    )
+    elsewhere = torch.tensor([[5.0, 7.0]], dtype=torch.float64)
+    together = batch_advantages(here, torch.cat([here, elsewhere]), clip=5.0)
+    spread = (89 / 9) ** 0.5 + 1e-4
+    assert together[0, 1].item() == pytest.approx(0.5 / spread, abs=tolerances.ADVANTAGE)
+    assert batch_advantages(here, here, clip=0.5).max() == 0.5
+    undecided = torch.tensor([[3.0, 3.0], [4.0, 9.0]], dtype=torch.float64)
+    assert batch_advantages(undecided, undecided, clip=5.0)[0].isnan().all()
 
 
 def test_a_group_without_spread_has_no_advantage() -> None:

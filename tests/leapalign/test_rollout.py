@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from leapalign.grid import Grid
-from leapalign.rollout import Exploration, branches, extend, rollout
+from leapalign.rollout import Exploration, branches, dpm_solver, extend, rollout
 from leapalign.steps import DanceSDE
 from tests import tolerances
 from tests.fields import AnalyticField
@@ -77,6 +79,31 @@ def test_branches_of_a_path_are_the_paths_rolled_out_whole() -> None:
     assert sum(trunk.evaluations for trunk in trunks) == 3 * 2
     assert record.evaluations == 4 * (GRID.steps - 2)
     assert len(trunks[0].velocities) == 2  # the trunks are left as they were
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # in diffusers
+def test_dpm_solvers_path_is_that_of_diffusers_scheduler() -> None:
+    field, x = AnalyticField(batch=2), noise(2)
+    record = rollout(field, x, GRID, solver=dpm_solver)
+    scheduler = DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=2
+    )
+    scheduler.set_timesteps(GRID.steps)
+    scheduler.sigmas = torch.tensor(GRID.sigmas, dtype=torch.float64)
+    for i, time in enumerate(scheduler.timesteps):
+        v = field(x, torch.full((2,), GRID.sigmas[i], dtype=torch.float64)).detach()
+        x = scheduler.step(v, time, x).prev_sample.double()
+        torch.testing.assert_close(record.states[i + 1], x, rtol=0.0, atol=tolerances.DPM_SOLVER)
+    plain = rollout(field, noise(2), GRID)
+    assert (plain.states[-1] - x).abs().max() > 100 * tolerances.DPM_SOLVER
+
+
+def test_the_solver_makes_the_steps_that_are_not_explored() -> None:
+    field, x = AnalyticField(batch=2), noise(2)
+    explore = Exploration(DanceSDE(0.5), range(1, 3), lambda i: noise(2, i))
+    record = rollout(field, x, GRID, explore=explore, solver=dpm_solver)
+    for i in (0, 3, 4, 5):
+        assert torch.equal(record.states[i + 1], dpm_solver(record, i))
 
 
 def test_the_model_is_told_the_grids_times() -> None:
