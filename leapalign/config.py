@@ -123,13 +123,18 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """A run in `paper/experiments.yaml`; without a method it is the untrained base."""
+    """A run in `paper/experiments.yaml`; without a method it is the untrained base.
+
+    Attributes:
+        extended: made by `snakemake extended`, not by `snakemake all`.
+    """
 
     label: str | None = None
     method: str | None = None
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     deviation: Mapping[str, Override] = field(default_factory=dict)
+    extended: bool = False
 
 
 def pick_scale(name: str) -> tuple[str, str]:

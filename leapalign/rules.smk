@@ -43,3 +43,23 @@ rule fetch_weights:
         # The bars are wanted here, though they are written to a pipe.
         "env -u TQDM_DISABLE TQDM_POSITION=-1 python -m leapalign.fetch {params.names:q} {params.mirror:q}"
         " 2>&1 | tee {log:q}"
+
+
+# What each direct-gradient method does to a trajectory, read off the Plans it draws: nothing is trained.
+rule designs:
+    output:
+        suite.designs,
+    log:
+        f"{suite.folder}/logs/designs.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        seconds=suite.seconds("render"),
+    params:
+        runs=suite.surveyed(),
+        code=suite.code("baselines"),
+    message:
+        "designs of the methods"
+    shell:
+        "python -m leapalign.survey --runs {params.runs:q} --out {output:q} > {log:q} 2>&1"

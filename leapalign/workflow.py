@@ -29,7 +29,7 @@ from leapalign.config import (
     resolve_run,
 )
 from leapalign.errors import UserError
-from leapalign.experiments import Experiments, load_experiments
+from leapalign.experiments import Exhibit, Experiments, load_experiments
 from leapalign.files import write_json
 from leapalign.parsing import dump, nearest, parse
 from leapalign.settings import RunSettings, ScoreSettings
@@ -159,6 +159,21 @@ class Suite:
             if run in self.runs
             for seed in self.seeds
         ]
+
+    @property
+    def designs(self) -> str:
+        """The file of the methods' designs, beside the ledgers."""
+        return f"{self.folder}/ledger/designs.json"
+
+    def surveyed(self) -> str:
+        """The training settings of the runs whose designs are shown, for the survey, as JSON."""
+        runs = [run for run in self.experiments.surveyed() if run in self.runs]
+        settings = {run: json.loads(self.train_settings(run, self.seeds[0])) for run in runs}
+        return json.dumps(settings, sort_keys=True)
+
+    def shown(self, exhibit: Exhibit) -> list[str]:
+        """The files that a table or figure is made of."""
+        return [self.designs] if exhibit.reads == "designs" else self.ledgers(exhibit.runs)
 
     def data(self, stage: Stage) -> str:
         """A digest of the weights and prompts a stage reads: contents decide, not mtimes."""

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         markup.write_all(tables.build(name, exhibit, estimates), options.output / "tables")
     for name, exhibit in experiments.figures.items():
         figures.draw(name, exhibit, estimates, options.output / "figures")
-    write_report(estimates, Rendered(options.output, experiments))
+    write_report(estimates, Rendered(options.output, experiments.default))
 
 
 if __name__ == "__main__":

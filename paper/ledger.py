@@ -2,7 +2,8 @@
 
 A ledger holds a folder `<run>/seed<s>/` with `scores.csv` (one row per image and evaluator),
 `train.csv` (one row per iteration; absent for the untrained model), `provenance.json` (how each
-stage ran) and `samples.png` with `samples.json` (images of a few prompts).
+stage ran) and `samples.png` with `samples.json` (images of a few prompts). Beside the runs,
+`designs.json` says what their methods are.
 What is absent is a gap with a reason; what is there and wrong is an error.
 """
 
@@ -19,13 +20,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leapalign.design import Design
 from leapalign.errors import UserError
+from leapalign.parsing import parse
 from paper.provenance import Provenance
 
 KEYS = ["evaluator", "prompt_index", "image_index"]
 SCORE_COLUMNS = [*KEYS, "image", "prompt", "tag", "score"]
 TRAIN_COLUMNS = ["iteration", "reward", "grad_norm", "nfe", "images", "seconds", "peak_memory_mb"]
 REQUIRED = ("scores.csv", "provenance.json")
+DESIGNS = "designs.json"
 MEASURE = "measure one with `snakemake --cores all all`"
 
 
@@ -106,12 +110,12 @@ class Ledger:
             seeds: look at these only; at all by default.
 
         Raises:
-            UserError: The folder is missing or holds no run.
+            UserError: The folder is missing or holds neither run nor designs.
         """
         if not folder.is_dir():
             raise UserError(f"{folder}: no such ledger; {MEASURE}")
         entries = sorted(path for path in folder.iterdir() if path.is_dir())
-        if not entries:
+        if not entries and not (folder / DESIGNS).is_file():
             raise UserError(f"{folder}: the ledger is empty; {MEASURE}")
         complete, gaps = {}, {}
         for path in entries:
@@ -133,6 +137,19 @@ class Ledger:
                 f"{self.folder}: runs of different scales are mixed: {', '.join(sorted(names))}"
             )
         return names.pop() if names else self.folder.resolve().name
+
+    @functools.cached_property
+    def designs(self) -> dict[str, Design]:
+        """What the direct-gradient runs' methods are; empty where that was not surveyed.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        path = self.folder / DESIGNS
+        if not path.is_file():
+            return {}
+        found = _read_json(path)
+        return {run: parse(Design, found[run], str(path), run) for run in found}
 
     def gap(self, run: str) -> str | None:
         """Why a run's row is empty, or None where it is complete."""
@@ -202,10 +219,14 @@ def _read_training(path: Path) -> pd.DataFrame:
 
 
 def _read_provenance(path: Path) -> Provenance:
+    return Provenance(_read_json(path))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         record: Any = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); run the stage again") from None
     if not isinstance(record, dict):
         raise UserError(f"{path}: holds no record of the run's stages; run them again")
-    return Provenance(record)
+    return record

@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cli.add_ledger(parser)
     parser.add_argument("--rendered", type=Path, required=True, help="folder of tables/, figures/")
     options = parser.parse_args(arguments)
-    experiments = load_experiments()
+    experiments = load_experiments().default
     ledger = Ledger.open(options.ledger, list(experiments.runs), options.seeds)
     write_report(Estimates(ledger), Rendered(options.rendered, experiments))
 

@@ -17,7 +17,7 @@ for name, exhibit in suite.experiments.tables.items():
         name:
             f"table_{name}"
         input:
-            suite.ledgers(exhibit.runs),
+            suite.shown(exhibit),
         output:
             json=f"{tables}/{name}.json",
             tex=f"{tables}/{name}.tex",
@@ -54,7 +54,7 @@ for name, exhibit in suite.experiments.figures.items():
         name:
             f"figure_{name}"
         input:
-            suite.ledgers(exhibit.runs),
+            suite.shown(exhibit),
         output:
             svg=f"{figures}/{name}.svg",
             pdf=f"{figures}/{name}.pdf",
@@ -86,9 +86,11 @@ for name, exhibit in suite.experiments.figures.items():
 
 rule report:
     input:
-        ledgers=suite.ledgers(suite.runs),
-        tables=expand(f"{tables}/{{name}}.json", name=suite.experiments.tables),
-        figures=expand(f"{figures}/{{name}}.svg", name=suite.experiments.figures),
+        ledgers=suite.ledgers(suite.experiments.default.runs),
+        tables=expand(f"{tables}/{{name}}.json", name=suite.experiments.default.tables),
+        figures=expand(
+            f"{figures}/{{name}}.svg", name=suite.experiments.default.figures
+        ),
     output:
         f"{suite.folder}/report/index.html",
     log:

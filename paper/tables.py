@@ -15,6 +15,7 @@ from leapalign.parsing import nearest
 from paper import cli, notes
 from paper.claims import orders, verdicts
 from paper.cost import cost_table
+from paper.design import design_space_table, properties_table
 from paper.deviations import deviations_table
 from paper.estimates import Estimates
 from paper.ledger import Ledger
@@ -53,10 +54,15 @@ COMPARISONS = {
     "ablation_discount": Layout(SCORES, ("discount",)),
     "ablation_early": Layout(SCORES, ()),
     "ablation_weighting": Layout(SCORES, ()),
+    "flowbp": Layout(SCORES, ("flowbp_flux",), ordered=2),
+    "policy_gradients": Layout(SCORES, ("general", "compositional")),
 }
 
 PLAIN: dict[str, Callable[[str, Exhibit, Ledger], Table]] = {
+    "properties": properties_table,
+    "design_space": design_space_table,
     "cost": cost_table,
+    "cost_extended": cost_table,
     "deviations": deviations_table,
 }
 

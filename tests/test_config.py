@@ -54,6 +54,21 @@ def test_every_shipped_run_resolves_at_every_scale(scale):
         assert resolve_run(name, run, scale, 0).run == name
 
 
+def test_what_shows_an_extended_run_is_extended_but_for_designs(files):
+    files(EXPERIMENTS, lambda data: data["runs"]["refl"].update(extended=True))
+    experiments = load_experiments()
+    default, extended = experiments.default, experiments.extended
+    assert "refl" in extended.runs
+    assert "refl" not in default.runs
+    assert {"main", "cost"} <= set(extended.tables)
+    assert {"ablation_discount", "properties", "design_space"} <= set(default.tables)
+    assert "grid" in extended.figures
+    for kind in ("runs", "tables", "figures"):
+        both = getattr(default, kind), getattr(extended, kind)
+        assert {name for part in both for name in part} == set(getattr(experiments, kind))
+        assert not set(both[0]) & set(both[1])
+
+
 def test_each_layer_wins_over_the_one_before(files):
     def tau():
         return leapalign().train.method.settings["tau"]

@@ -33,7 +33,7 @@ from tests import tolerances
         ("threshold", "leapalign-lambda-0.35", "hpsv2", 0.3860),
         ("threshold", "leapalign-lambda-0.95", "pickscore", 23.5082),
         ("discount", "leapalign-alpha-0", "hpsv2", 0.4064),
-        ("flowbp_flux", "flowbp_lagrange", "overall", 69.88),
+        ("flowbp_flux", "flowbp_lagrange", "overall", 0.6988),
         ("flowbp_flux", "leapalign", "hpsv2", 0.4063),
         ("flowbp_sd35", "flowbp_bridge", "imagereward", 1.4386),
     ],
