@@ -62,7 +62,7 @@ def test_a_leaps_kind_shows_in_its_weights(leap: Leap, expected: str) -> None:
         (LeapAlign(nesting=0.0), "e-ls", ["jump", "jump"], 1),
         (LeapAlign(leaps=1), "e-l-", ["jump"], 1),
         (LeapAlign(reward_on="prediction"), "enls", ["jump", "jump"], 2),
-        (LeapAlign(range_high=0.5), "-nls", ["jump", "jump"], 2),
+        (LeapAlign(range_high=0.7), "-nls", ["jump", "jump"], 2),
         (FlowBPSparse(), "e--s", ["euler"], 1),
         (FlowBPBridge(), "en-s", ["euler", "euler"], 2),
         (FlowBPLagrange(), "enls", ["quadrature", "quadrature"], 2),
