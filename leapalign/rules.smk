@@ -55,7 +55,7 @@ rule designs:
         "../environment.yml"
     threads: 1
     resources:
-        seconds=suite.seconds("render"),
+        seconds=20,
     params:
         runs=suite.surveyed(),
         code=suite.code("baselines"),
