@@ -21,11 +21,15 @@ def committed() -> Estimates:
     return Estimates(Ledger.open(ROOT / COMMITTED))
 
 
-def test_it_holds_every_run_of_the_tables_with_three_seeds(committed: Estimates) -> None:
-    shown = {run for table in load_experiments().tables.values() for run in table.runs}
+def test_it_holds_every_run_of_the_default_tables_with_three_seeds(committed: Estimates) -> None:
+    shown = load_experiments().default.runs
     assert {run: committed.ledger.gap(run) for run in shown} == dict.fromkeys(shown)
     for run in shown:
         assert set(committed.ledger.runs[run].scores["seed"]) >= {0, 1, 2}, run
+
+
+def test_it_holds_the_design_of_every_method_that_is_shown_one(committed: Estimates) -> None:
+    assert set(committed.ledger.designs) == set(load_experiments().surveyed())
 
 
 def test_the_readme_shows_what_it_holds(committed: Estimates) -> None:
