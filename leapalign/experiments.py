@@ -67,7 +67,8 @@ def load_experiments(path: Path = EXPERIMENTS) -> Experiments:
     """The experiments in `path`.
 
     Raises:
-        UserError: a key is unknown, or a table or figure names a run that does not exist.
+        UserError: a key is unknown, or a table or figure names a run that does not exist, or wants
+            the design of a run without a method.
     """
     experiments = parse(Experiments, read_yaml(path), str(path))
     for kind, exhibits in (("tables", experiments.tables), ("figures", experiments.figures)):
@@ -76,4 +77,9 @@ def load_experiments(path: Path = EXPERIMENTS) -> Experiments:
                 if run not in experiments.runs:
                     hint = nearest(run, experiments.runs)
                     raise UserError(f"{path}: `{kind}.{name}.runs`: no run `{run}`{hint}")
+                if exhibit.reads == "designs" and experiments.runs[run].method is None:
+                    raise UserError(
+                        f"{path}: `{kind}.{name}.runs`: `{run}` has no method, hence no design; "
+                        "leave it out"
+                    )
     return experiments

@@ -242,6 +242,14 @@ def test_a_table_of_an_unknown_run_is_refused(files):
         load_experiments()
 
 
+def test_a_design_of_the_untrained_model_is_refused(files):
+    files(EXPERIMENTS, lambda data: data["tables"]["properties"]["runs"].append("base"))
+    with pytest.raises(
+        UserError, match=r"`tables\.properties\.runs`: `base` has no method, hence no design"
+    ):
+        load_experiments()
+
+
 @pytest.mark.parametrize(
     ("text", "named"),
     [
