@@ -243,7 +243,7 @@ def test_a_table_of_an_unknown_run_is_refused(files):
 
 
 def test_a_design_of_the_untrained_model_is_refused(files):
-    files(EXPERIMENTS, lambda data: data["tables"]["properties"]["runs"].append("base"))
+    files(EXPERIMENTS, lambda data: data["tables"]["properties"].update(runs=["refl", "base"]))
     with pytest.raises(
         UserError, match=r"`tables\.properties\.runs`: `base` has no method, hence no design"
     ):
