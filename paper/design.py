@@ -23,20 +23,20 @@ KINDS = {
     "quadrature": ("quadrature", "quadratures"),
 }
 CHOICES: dict[Column, Callable[[Design], Cell]] = {
-    Column("reward", "Reward input"): lambda design: Cell(
-        words="generated image" if design.reward_on == "endpoint" else "predicted image"
+    Column("reward", "Reward on"): lambda design: Cell(
+        words="image" if design.reward_on == "endpoint" else "prediction"
     ),
-    Column("trajectory", "Surrogate trajectory"): lambda design: Cell(words=_trajectory(design)),
+    Column("trajectory", "Trajectory"): lambda design: Cell(words=_trajectory(design)),
     Column("active", "Active steps"): lambda design: Cell(words=_span(*design.active)),
-    Column("reached", "Steps ever trained"): lambda design: Cell(
+    Column("reached", "Reached steps"): lambda design: Cell(
         words=f"{design.reached} of {design.steps}"
     ),
     Column("nesting", "Coupling α"): lambda design: Cell(
         words=numbers.setting(design.nesting) if design.nested else "no"
     ),
-    Column("chain", "Longest Jacobian chain"): lambda design: _number(design.chain),
-    Column("graphs", "Graphs by autograd", digits=1): lambda design: _number(design.replays),
-    Column("nfe", "NFE per image", digits=1): lambda design: _number(design.evaluations),
+    Column("chain", "Jacobians"): lambda design: _number(design.chain),
+    Column("graphs", "Graphs", digits=1): lambda design: _number(design.replays),
+    Column("nfe", "NFE", digits=1): lambda design: _number(design.evaluations),
 }
 
 
@@ -55,12 +55,16 @@ def properties_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
 
 def design_space_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
     """FlowBP's design space: reward input, weights, active steps, coupling; and what they cost."""
-    about = (
-        "Over many Plans of each method. An implementation in one graph holds as many transformer "
-        "graphs as steps carry gradient (on average); the backward sweep here holds 1. NFE counts "
-        "transformer passes: a forward pass is 1, one with gradient and its backward pass 3."
+    texts = (
+        "Over many Plans of each method. The reward is taken on the generated image, or on one "
+        "predicted from an earlier step. Active steps carry gradient in one Plan, reached steps in "
+        "any. Coupling: the share of gradient that crosses into another step's input.",
+        "Jacobians: how many the gradient's longest path multiplies. Graphs: how many of the "
+        "transformer's an implementation in one graph holds, on average; the backward sweep here "
+        "holds 1. NFE counts an image's transformer passes: a forward pass is 1, one with gradient "
+        "and its backward pass 3.",
     )
-    return _table(name, exhibit, ledger, CHOICES, [about])
+    return _table(name, exhibit, ledger, CHOICES, texts)
 
 
 def _table(

@@ -69,8 +69,8 @@ def test_the_design_space_says_what_is_rewarded_trained_and_paid(tmp_path: Path)
     designs = {"refl": REFL, "leapalign": LEAPALIGN, "full_backprop": FULL}
     table = built("design_space", tmp_path, designs)
     found = words(table)
-    assert found["refl"][:5] == ["predicted image", "leap", "1", "2 of 4", "no"]
-    assert found["leapalign"][:5] == ["generated image", "2 leaps", "2", "4 of 4", "0.3"]
+    assert found["refl"][:5] == ["prediction", "leap", "1", "2 of 4", "no"]
+    assert found["leapalign"][:5] == ["image", "2 leaps", "2", "4 of 4", "0.3"]
     assert found["full_backprop"][1] == "4 steps"
     numbers = {row.key: [cell.ours.mean for cell in row.cells if cell.ours] for row in table.rows}
     assert numbers["refl"] == pytest.approx([1, 1.0, 6.6])
@@ -84,7 +84,7 @@ def test_a_method_that_was_not_surveyed_is_a_gap_and_the_rest_renders(tmp_path: 
     notes = {note.mark: note.text for note in table.notes}
     assert [notes[mark] for mark in row.marks] == [f"No results: {row.gap}."]
     markup.write_all(table, tmp_path)
-    assert "predicted image" in (tmp_path / "design_space.md").read_text()
+    assert "prediction" in (tmp_path / "design_space.md").read_text()
 
 
 def test_a_damaged_file_of_designs_is_named_with_its_key(tmp_path: Path) -> None:
