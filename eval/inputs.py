@@ -22,7 +22,7 @@ def read_samples(folder: Path, prompts: Path | None = None) -> tuple[Sample, ...
     Raises:
         UserError: Manifest, prompts and images do not fit together.
     """
-    known = read_prompts(prompts) if prompts else ()
+    known = read_prompts(prompts, repeats=True) if prompts else ()
     if (folder / MANIFEST).is_file() or prompts is None:
         samples = read_manifest(folder)
         for sample in samples if prompts else ():

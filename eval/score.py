@@ -185,7 +185,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--settings", help="a scale's score settings, as JSON")
     form.add_argument("--metric", help=f"one of {', '.join([*REWARDS, GENEVAL])}")
-    parser.add_argument("--weights", help="the metric's weights; for geneval also module:function")
+    parser.add_argument(
+        "--weights",
+        help="the metric's weights: a folder or a hub id; geneval: also module:function",
+    )
     parser.add_argument("--images", type=Path, required=True, help="the folder of images")
     parser.add_argument("--prompts", type=Path, help="the prompts, if there is no manifest")
     parser.add_argument("--out", type=Path, required=True, help="folder, or with --metric file")

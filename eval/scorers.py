@@ -25,6 +25,7 @@ from eval.manifest import Sample, upright
 from leapalign.errors import UserError
 from leapalign.parsing import nearest
 from leapalign.rewards import REWARDS, load_reward
+from leapalign.sources import locate
 from leapalign.weights import check_weights
 from leapalign.weights import fingerprint as weights_fingerprint
 
@@ -70,7 +71,8 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
 
     Args:
         name: One of `REWARDS`, or "geneval".
-        weights: A folder of weights; GenEval's judge also takes a detector, `module:function`.
+        weights: A folder of weights or a hub id, `owner/name`; for GenEval's judge a folder or a
+            detector, `module:function`.
         device: Where a network runs.
 
     Raises:
@@ -80,8 +82,9 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
         return _geneval(weights, device)
     if name not in REWARDS:
         raise UserError(f"unknown evaluator `{name}`{nearest(name, [*REWARDS, GENEVAL])}")
-    check_weights(weights, f"evaluator `{name}`")
-    return _reward(name, weights, device)
+    located = str(locate(weights))
+    check_weights(located, f"evaluator `{name}`")
+    return _reward(name, located, device)
 
 
 def _reward(name: str, weights: str, device: str) -> Scorer:

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import IO
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import GatedRepoError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HFValidationError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from leapalign.errors import UserError
 from leapalign.files import naming
-from leapalign.registry import Hub, Web
+from leapalign.registry import Hub, Web, how_to_get
 
 CHUNK = 2**20
 HUB_LEFTOVERS = ".cache"
@@ -57,6 +63,24 @@ def bring(source: Hub | Web, delivery: Delivery, mirror: Path | None = None) -> 
         _download(source, delivery)
     else:
         _ask_hub(source, delivery)
+
+
+def locate(weights: str | Path) -> Path:
+    """A local path as it is; of a hub id (`owner/name`) the model's files, downloaded if need be.
+
+    Raises:
+        UserError: there is no such path, and no such model on the hub or in its local cache.
+    """
+    path = Path(weights)
+    if path.exists() or len(path.parts) != 2 or how_to_get(path):
+        return path
+    try:
+        return Path(snapshot_download(str(weights)))
+    except (HFValidationError, HTTPError, LocalEntryNotFoundError) as error:
+        raise UserError(
+            f"{weights}: no such folder, and the hub's model cannot be had: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
 
 
 def _ask_hub(source: Hub, delivery: Delivery) -> None:

@@ -22,8 +22,7 @@ _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 def fingerprint(path: str) -> dict[str, str]:
     """The SHA-256 of every weights file in a folder (or of the file itself), by relative path.
 
-    Digests of files over 64 MB are kept in the user's cache folder under size and mtime. A hub id
-    has no files here and an empty fingerprint.
+    Digests of files over 64 MB are kept in the user's cache folder under size and mtime.
     """
     root = Path(path)
     if root.is_file():
@@ -36,7 +35,7 @@ def check_weights(path: str, source: str) -> None:
     """Refuse weights that are missing, or that differ from the digests shipped with them.
 
     Args:
-        path: a local folder; a hub id (`owner/name`, no such folder) is left to its loader.
+        path: a local folder or file.
         source: the file and key that name the weights, for messages.
 
     Raises:

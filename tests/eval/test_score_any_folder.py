@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from tests.parity.cases import EXIF_ORIENTATION, PROMPTS, in_mode, picture
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "pocket" / "weights"
+COMMIT = "0" * 40
+PROMPTS_OF_EIGHT = [f"a photo of {n} stars" for n in range(8)]
 TRAINING = {"leapalign.train", "leapalign.problem", "leapalign.method", "leapalign.surrogate"}
 
 
@@ -164,3 +167,44 @@ def test_an_empty_prompt_is_named_by_its_line(folder: Path, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         main(arguments("pickscore", folder))
     assert f"{folder / 'prompts.txt'}, line 3: empty" in capsys.readouterr().err
+
+
+def test_a_prompt_may_stand_for_several_images(folder: Path) -> None:
+    write_prompts(folder, *["a photo of a star"] * 8)
+    main(arguments("hpsv2", folder))
+    assert len(scores(folder)) == 8
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path) -> Path:
+    """A hub cache in which owner/name is the pocket PickScore, as a download leaves it."""
+    model = tmp_path / "hub" / "models--owner--name"
+    (model / "snapshots").mkdir(parents=True)
+    (model / "snapshots" / COMMIT).symlink_to(WEIGHTS / "pickscore")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize(("name", "code"), [("owner/name", 0), ("owner/other", 1)])
+def test_weights_may_be_a_hub_id(name: str, code: int, folder: Path, hub_cache: Path) -> None:
+    write_prompts(folder, *PROMPTS_OF_EIGHT)
+    command = arguments("pickscore", folder)
+    command[command.index("--weights") + 1] = name
+    done = subprocess.run(
+        [sys.executable, "-m", "eval.score", *command],
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_CACHE": str(hub_cache), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    if code:
+        assert done.stderr.startswith("error: owner/other: no such folder, and the hub's model")
+        assert "Traceback" not in done.stderr
+        return
+    found = scores(folder)
+    (folder / "out.journal.jsonl").unlink()
+    main(arguments("pickscore", folder))
+    assert found == scores(folder)
