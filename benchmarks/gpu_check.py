@@ -1,0 +1,77 @@
+"""The fused operations on this machine: correct on fresh inputs, then how fast; one JSON.
+
+    python -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
+
+Without a CUDA device it runs at a tiny size through Triton's interpreter (TRITON_INTERPRET=1): that
+proves the check itself, and the kernels' arithmetic; its times mean nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.cases import Maker, errors, odd_cases
+from benchmarks.kernels import FLUX, TINY, measure
+from leapalign.errors import UserError, main_guard
+from leapalign.files import write_json
+from leapalign.kernels.dispatch import INTERPRETED
+
+# Largest relative error against float64, by the inputs' type.
+BOUND = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+def correctness(device: torch.device, seed: int) -> list[dict[str, Any]]:
+    """Every operation's errors at odd shapes, contiguous and not, in both types."""
+    generator = torch.Generator(device).manual_seed(seed)
+    rows = []
+    for dtype, bound in BOUND.items():
+        for contiguous in (True, False):
+            for case in odd_cases(Maker(generator, dtype, contiguous)):
+                found = errors(case, generator)
+                rows.append(
+                    {
+                        "name": case.name,
+                        "shape": list(case.inputs[0].shape),
+                        "dtype": str(dtype).removeprefix("torch."),
+                        "contiguous": contiguous,
+                        "errors": found,
+                        "bound": bound,
+                        "passes": all(error <= bound for error in found.values()),
+                    }
+                )
+    return rows
+
+
+@main_guard
+def main() -> None:
+    """Command line: check and measure, write JSON; fails where an error is over its bound."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--seed", type=int, default=None, help="of the inputs; by default a new one")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    arguments = parser.parse_args()
+    if not (torch.cuda.is_available() or INTERPRETED):
+        raise UserError(
+            "gpu_check needs a CUDA device and finds none; "
+            "TRITON_INTERPRET=1 runs it at a tiny size on the CPU"
+        )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
+    rows = correctness(device, seed)
+    failed = [row for row in rows if not row["passes"]]
+    for row in failed:
+        sys.stdout.write(f"over its bound: {row}\n")
+    sys.stdout.write(f"{len(rows) - len(failed)} of {len(rows)} cases are right, seed {seed}\n")
+    speed = measure(device, TINY if device.type == "cpu" else FLUX)
+    write_json(arguments.out, {"seed": seed, "correctness": rows, "speed": speed})
+    if failed:
+        raise UserError(f"{len(failed)} cases are over their bounds: see {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

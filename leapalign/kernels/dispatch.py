@@ -1,0 +1,78 @@
+"""Where the kernels run, and how their work is split; all that the operations share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # there is no Triton for macOS and Windows, where the references serve
+    triton = tl = None
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+# The one switch: LEAPALIGN_KERNELS=0 in the environment leaves every operation to its reference.
+ENABLED = triton is not None and os.environ.get("LEAPALIGN_KERNELS", "1") != "0"
+# Under TRITON_INTERPRET=1 the kernels run on the CPU, slowly, for tests.
+INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
+
+
+def jit(function: Callable[..., None]) -> Any:  # noqa: ANN401 - Triton is untyped
+    """`triton.jit`, where there is Triton."""
+    return function if triton is None else triton.jit(function)
+
+
+def fused(*tensors: Tensor, constants: tuple[Tensor, ...] = ()) -> bool:
+    """Whether an operation's kernels take these inputs; otherwise its reference does.
+
+    Args:
+        tensors: its differentiable inputs.
+        constants: inputs to which its kernels have no gradient.
+    """
+    device = tensors[0].device
+    return (
+        ENABLED
+        and (device.type == "cuda" or INTERPRETED)
+        and all(t.device == device and t.numel() > 0 for t in (*tensors, *constants))
+        and all(t.dtype in DTYPES for t in tensors)
+        and not any(constant.requires_grad for constant in constants)
+    )
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor, copied only if its last dimension is strided, which the kernels do not read."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def block(size: int) -> int:
+    """The smallest power of two that holds `size` elements, as Triton's blocks must be."""
+    return 1 << (size - 1).bit_length()
+
+
+def warps(elements: int) -> int:
+    """Warps for a program with blocks of so many elements: 16 elements a thread, 1 to 8 warps."""
+    return max(1, min(8, elements // 512))
+
+
+def share(tokens: int, batch: int, device: torch.device) -> int:
+    """Tokens of one sample that each program takes in turn, so that every processor has work.
+
+    Few programs mean few partial sums of what is reduced over tokens; four a processor keep the
+    memory busy.
+    """
+    if device.type == "cuda":
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+    else:
+        processors = 2
+    return cdiv(tokens, max(1, 4 * processors // batch))
+
+
+def cdiv(a: int, b: int) -> int:
+    """⌈a / b⌉."""
+    return -(-a // b)

@@ -1,0 +1,154 @@
+"""Adaptive LayerNorm (arXiv 2212.09748, Sec. 3.2): y = LN(x) · (1 + scale) + shift."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, share, tl, warps
+
+
+def modulate(
+    x: Float[Tensor, "batch tokens channels"],
+    scale: Float[Tensor, "batch channels"],
+    shift: Float[Tensor, "batch channels"],
+    eps: float = 1e-6,
+) -> Float[Tensor, "batch tokens channels"]:
+    """Normalise each token over its channels, then scale and shift as its sample says.
+
+    The kernels compute in float32 and round once, to the promoted type of the inputs.
+    """
+    if fused(x, scale, shift):
+        return torch.ops.leapalign.modulate(x, scale, shift, eps)[0]
+    return reference(x, scale, shift, eps)
+
+
+def reference(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Tensor:
+    """The same in PyTorch, in the operations and the order of diffusers' blocks."""
+    normed = F.layer_norm(x, x.shape[-1:], eps=eps)
+    return normed * (1 + scale[:, None]) + shift[:, None]
+
+
+@jit
+def _forward(
+    x, scale, shift, y, mean, rstd,
+    x_batch, x_token, scale_batch, shift_batch,
+    tokens, channels, share, eps,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0) * share
+    c = tl.arange(0, BLOCK)
+    inside = c < channels
+    gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=inside, other=0.0).to(tl.float32)
+    bias = tl.load(shift + b * shift_batch + c, mask=inside, other=0.0).to(tl.float32)
+    for t in range(first, min(first + share, tokens)):
+        row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
+        mu = tl.sum(row) / channels
+        centred = tl.where(inside, row - mu, 0.0)
+        inverse = tl.rsqrt(tl.sum(centred * centred) / channels + eps)
+        tl.store(y + (b * tokens + t) * channels + c, centred * inverse * gain + bias, mask=inside)
+        tl.store(mean + b * tokens + t, mu)
+        tl.store(rstd + b * tokens + t, inverse)
+
+
+@jit
+def _backward(
+    g, x, scale, mean, rstd, dx, dscale, dshift,
+    g_batch, g_token, x_batch, x_token, scale_batch,
+    tokens, channels, share,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    b = tl.program_id(1).to(tl.int64)
+    first = tl.program_id(0) * share
+    c = tl.arange(0, BLOCK)
+    inside = c < channels
+    gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=inside, other=0.0).to(tl.float32)
+    scale_sum = tl.zeros((BLOCK,), tl.float32)
+    shift_sum = tl.zeros((BLOCK,), tl.float32)
+    for t in range(first, min(first + share, tokens)):
+        mu = tl.load(mean + b * tokens + t)
+        inverse = tl.load(rstd + b * tokens + t)
+        row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
+        dy = tl.load(g + b * g_batch + t * g_token + c, mask=inside, other=0.0).to(tl.float32)
+        normed = tl.where(inside, (row - mu) * inverse, 0.0)
+        shift_sum += dy
+        scale_sum += dy * normed
+        dnormed = dy * gain
+        along_one = tl.sum(dnormed) / channels
+        along_normed = tl.sum(dnormed * normed) / channels
+        drow = (dnormed - along_one - normed * along_normed) * inverse
+        tl.store(dx + (b * tokens + t) * channels + c, drow, mask=inside)
+    part = (b * tl.num_programs(0) + tl.program_id(0)) * channels
+    tl.store(dscale + part + c, scale_sum, mask=inside)
+    tl.store(dshift + part + c, shift_sum, mask=inside)
+
+
+@torch.library.custom_op("leapalign::modulate", mutates_args=())
+def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The output, and each token's mean and inverse deviation, which the backward needs."""
+    y, mean, rstd = _op_shapes(x, scale, shift, eps)
+    x, scale, shift = dense(x), dense(scale), dense(shift)
+    batch, tokens, channels = x.shape
+    part, size = share(tokens, batch, x.device), block(channels)
+    _forward[cdiv(tokens, part), batch](
+        x, scale, shift, y, mean, rstd,
+        *x.stride()[:2], scale.stride(0), shift.stride(0),
+        tokens, channels, part, eps,
+        BLOCK=size, num_warps=warps(size),
+    )  # fmt: skip
+    return y, mean, rstd
+
+
+@_op.register_fake
+def _op_shapes(
+    x: Tensor, scale: Tensor, shift: Tensor, eps: float  # noqa: ARG001 - the op's signature
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = torch.promote_types(x.dtype, torch.promote_types(scale.dtype, shift.dtype))
+    moments = x.new_empty(x.shape[:2], dtype=torch.float32)
+    return x.new_empty(x.shape, dtype=dtype), moments, torch.empty_like(moments)
+
+
+@torch.library.custom_op("leapalign::modulate_backward", mutates_args=())
+def _backward_op(
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients to x, and in float32 to scale and shift."""
+    g, x, scale = dense(g), dense(x), dense(scale)
+    batch, tokens, channels = x.shape
+    part, size = share(tokens, batch, x.device), block(channels)
+    programs = cdiv(tokens, part)
+    dx = x.new_empty(x.shape)
+    dscale, dshift = x.new_empty(2, batch, programs, channels, dtype=torch.float32)
+    _backward[programs, batch](
+        g, x, scale, mean, rstd, dx, dscale, dshift,
+        *g.stride()[:2], *x.stride()[:2], scale.stride(0),
+        tokens, channels, part,
+        BLOCK=size, num_warps=warps(size),
+    )  # fmt: skip
+    return dx, dscale.sum(1), dshift.sum(1)
+
+
+@_backward_op.register_fake
+def _backward_shapes(
+    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor  # noqa: ARG001
+) -> tuple[Tensor, Tensor, Tensor]:
+    dscale = scale.new_empty(scale.shape, dtype=torch.float32)
+    return x.new_empty(x.shape), dscale, torch.empty_like(dscale)
+
+
+def _save(ctx, inputs, output) -> None:  # noqa: ANN001 - autograd's protocol
+    x, scale, shift, _ = inputs
+    ctx.shift_dtype = shift.dtype
+    ctx.save_for_backward(x, scale, *output[1:])
+
+
+def _differentiate(ctx, g, _mean, _rstd):  # noqa: ANN001, ANN202
+    x, scale, mean, rstd = ctx.saved_tensors
+    dx, dscale, dshift = torch.ops.leapalign.modulate_backward(g, x, scale, mean, rstd)
+    return dx, dscale.to(scale.dtype), dshift.to(ctx.shift_dtype), None
+
+
+_op.register_autograd(_differentiate, setup_context=_save)

@@ -1,0 +1,184 @@
+"""A preference model's view of images: antialiased bicubic resize, padding, normalisation.
+
+Resampling is linear and separable: y = (R_h x R_wᵀ - mean) / std with banded R (`bicubic`), whose
+rows are zero where the output is padding. Its gradient is R_hᵀ g R_w / std.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from leapalign.kernels.bicubic import Axis, Band, bands
+from leapalign.kernels.dispatch import cdiv, fused, jit, tl
+
+Images = Float[Tensor, "batch channels height width"]
+
+# Tiles of output pixels, by the axis that is resampled: (along it, across it).
+TILES = {-2: (4, 128), -1: (64, 8)}
+
+
+class View(NamedTuple):
+    """What a model sees of an image.
+
+    Args:
+        resized: height and width to which the image is resized.
+        corner: row and column of the view's first pixel in the resized image, 0 or, with padding,
+            negative.
+        size: the view's height and width, padding with black included.
+        mean: per channel, subtracted.
+        std: per channel, divided by.
+    """
+
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+    size: tuple[int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+
+
+def prepare(images: Images, view: View) -> Images:
+    """Resize, pad and normalise images in [0, 1], unclamped, differentiably.
+
+    The kernels compute in float32 and round once, to the type of the images.
+    """
+    if fused(images):
+        return torch.ops.leapalign.prepare(
+            images, view.resized, view.corner, view.size, list(view.mean), list(view.std)
+        )
+    return reference(images, view)
+
+
+def reference(images: Images, view: View) -> Images:
+    """The same in PyTorch, as torchvision resizes and pads."""
+    if images.shape[-2:] != torch.Size(view.resized):
+        images = F.interpolate(
+            images, view.resized, mode="bicubic", align_corners=False, antialias=True
+        )
+    (top, left), (height, width) = (-view.corner[0], -view.corner[1]), view.size
+    right, bottom = width - left - view.resized[1], height - top - view.resized[0]
+    images = F.pad(images, (left, right, top, bottom))
+    mean, std = (images.new_tensor(list(c))[:, None, None] for c in (view.mean, view.std))
+    return (images - mean) / std
+
+
+@jit
+def _resample(
+    x, y, first, weight, gain, bias,
+    x_image, x_channel, x_along, x_across, y_along, y_across,
+    along, across, channels, taps,
+    ALONG: tl.constexpr, ACROSS: tl.constexpr,
+):  # fmt: skip
+    # One axis is resampled, "along", by the band; the other, "across", is only looped over.
+    image = tl.program_id(2).to(tl.int64)
+    i = tl.program_id(0) * ALONG + tl.arange(0, ALONG)[:, None]
+    j = tl.program_id(1) * ACROSS + tl.arange(0, ACROSS)[None, :]
+    inside = (i < along) & (j < across)
+    base = x + image // channels * x_image + image % channels * x_channel
+    start = tl.load(first + i, mask=i < along, other=0)
+    total = tl.zeros((ALONG, ACROSS), tl.float32)
+    for k in range(taps):
+        tap = tl.load(weight + i * taps + k, mask=i < along, other=0.0)
+        pixel = tl.load(base + (start + k) * x_along + j * x_across, mask=inside, other=0.0)
+        total += tap * pixel.to(tl.float32)
+    total = total * tl.load(gain + image % channels) + tl.load(bias + image % channels)
+    tl.store(y + image * along * across + i * y_along + j * y_across, total, mask=inside)
+
+
+def _apply(x: Tensor, dim: int, band: Band, y: Tensor, channel: tuple[Tensor, Tensor]) -> None:
+    """Resample dimension -2 or -1 of x into the contiguous y, then scale and shift per channel."""
+    along, across = (y.shape[dim], y.shape[-3 - dim])
+    tile_along, tile_across = TILES[dim]
+    grid = cdiv(along, tile_along), cdiv(across, tile_across), y.shape[0] * y.shape[1]
+    _resample[grid](
+        x, y, *band, *channel,
+        x.stride(0), x.stride(1), x.stride(dim), x.stride(-3 - dim), y.stride(dim),
+        y.stride(-3 - dim), along, across, y.shape[1], band.weight.shape[1],
+        tile_along, tile_across,
+    )  # fmt: skip
+
+
+@torch.library.custom_op("leapalign::prepare", mutates_args=())
+def _op(
+    images: Tensor,
+    resized: Sequence[int],
+    corner: Sequence[int],
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    """Rows first, so that the large image is read along its memory; columns, with the rest, last."""
+    y = _op_shape(images, resized, corner, size, mean, std)
+    axes = _axes(images.shape, resized, corner, size)
+    (rows, _), (columns, _) = (bands(axis, images.device) for axis in axes)
+    between = images.new_empty(*images.shape[:2], size[0], images.shape[3], dtype=torch.float32)
+    ones, zeros = between.new_ones(len(std)), between.new_zeros(len(std))
+    _apply(images, -2, rows, between, (ones, zeros))
+    gain = 1.0 / ones.new_tensor(std)
+    _apply(between, -1, columns, y, (gain, -gain * ones.new_tensor(mean)))
+    return y
+
+
+@_op.register_fake
+def _op_shape(
+    images: Tensor,
+    resized: Sequence[int],  # noqa: ARG001
+    corner: Sequence[int],  # noqa: ARG001
+    size: Sequence[int],
+    mean: Sequence[float],  # noqa: ARG001
+    std: Sequence[float],  # noqa: ARG001
+) -> Tensor:
+    return images.new_empty(*images.shape[:2], *size)
+
+
+@torch.library.custom_op("leapalign::prepare_backward", mutates_args=())
+def _backward_op(
+    g: Tensor, shape: Sequence[int], resized: Sequence[int], corner: Sequence[int], std: list[float]
+) -> Tensor:
+    """The transposed passes in the reverse order, the large gradient written along its memory."""
+    dx = _backward_shape(g, shape, resized, corner, std)
+    axes = _axes(shape, resized, corner, g.shape[-2:])
+    (_, rows), (_, columns) = (bands(axis, g.device) for axis in axes)
+    between = g.new_empty(*g.shape[:3], shape[3], dtype=torch.float32)
+    ones, zeros = between.new_ones(len(std)), between.new_zeros(len(std))
+    _apply(g, -1, columns, between, (1.0 / ones.new_tensor(std), zeros))
+    _apply(between, -2, rows, dx, (ones, zeros))
+    return dx
+
+
+@_backward_op.register_fake
+def _backward_shape(
+    g: Tensor,
+    shape: Sequence[int],
+    resized: Sequence[int],  # noqa: ARG001
+    corner: Sequence[int],  # noqa: ARG001
+    std: list[float],  # noqa: ARG001
+) -> Tensor:
+    return g.new_empty(*shape)
+
+
+def _axes(
+    shape: Sequence[int], resized: Sequence[int], corner: Sequence[int], size: Sequence[int]
+) -> tuple[Axis, Axis]:
+    height, width = (
+        Axis(shape[dim], resized[dim], corner[dim], size[dim]) for dim in (-2, -1)
+    )
+    return height, width
+
+
+def _save(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+    images, ctx.resized, ctx.corner, _, _, ctx.std = inputs
+    ctx.shape = images.shape
+
+
+def _differentiate(ctx, g):  # noqa: ANN001, ANN202
+    dx = torch.ops.leapalign.prepare_backward(g, ctx.shape, ctx.resized, ctx.corner, ctx.std)
+    return dx, None, None, None, None, None
+
+
+_op.register_autograd(_differentiate, setup_context=_save)
