@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from leapalign.kernels import gated_add, leap, modulate, prepare, qk_rope, sde
 from leapalign.kernels.prepare import View
 
 Tensors = tuple[Tensor, ...]
+Function = Callable[..., Tensors]
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Case:
     """
 
     name: str
-    operation: Callable[..., Tensors]
-    reference: Callable[..., Tensors]
+    operation: Function
+    reference: Function
     inputs: Sequence[Tensor]
     constants: Sequence[Tensor] = ()
     traffic: tuple[float, float] = (2.0, 3.0)
@@ -39,40 +41,42 @@ class Case:
 
     def double(self) -> Case:
         """The same inputs in float64."""
-        return Case(
-            self.name,
-            self.reference,
-            self.reference,
-            [x.double() for x in self.inputs],
-            [c.double() for c in self.constants],
-            self.traffic,
-            self.differentiable,
+        return replace(
+            self,
+            inputs=[x.double() for x in self.inputs],
+            constants=[c.double() for c in self.constants],
         )
 
-    def forward(self, function: Callable[..., Tensors]) -> Tensors:
+    def forward(self, function: Function) -> Tensors:
         """The outputs, without a graph."""
         with torch.no_grad():
             return function(*self.inputs, *self.constants)
 
-    def graph(self, function: Callable[..., Tensors]) -> tuple[Tensors, list[Tensor]]:
-        """All outputs, and leaves for the inputs."""
+    def graph(self, function: Function) -> Graph:
+        """The outputs, with a graph from leaves that hold the inputs."""
         leaves = [x.detach().requires_grad_() for x in self.inputs]
-        return function(*leaves, *self.constants), leaves
+        outputs = function(*leaves, *self.constants)
+        return Graph(leaves, outputs, outputs[: self.differentiable])
 
-    def gradients(self, function: Callable[..., Tensors], cotangents: Tensors) -> Tensors:
-        """The inputs' gradients."""
-        outputs, leaves = self.graph(function)
-        outputs = outputs[: self.differentiable]
-        matched = [c.to(out.dtype) for c, out in zip(cotangents, outputs, strict=True)]
-        return torch.autograd.grad(outputs, leaves, matched)
+
+class Graph(NamedTuple):
+    """A forward pass that waits for its backward."""
+
+    leaves: list[Tensor]
+    outputs: Tensors
+    differentiable: Tensors
 
     def cotangents(self, generator: torch.Generator) -> Tensors:
-        """Random cotangents for the differentiable outputs, in the outputs' types."""
-        outputs = self.forward(self.operation)[: self.differentiable]
+        """Random cotangents of the outputs' own types."""
         return tuple(
             torch.randn(out.shape, generator=generator, device=out.device, dtype=out.dtype)
-            for out in outputs
+            for out in self.differentiable
         )
+
+    def gradients(self, cotangents: Tensors) -> Tensors:
+        """The leaves' gradients; the graph stays."""
+        matched = [c.to(o.dtype) for c, o in zip(cotangents, self.differentiable, strict=True)]
+        return torch.autograd.grad(self.differentiable, self.leaves, matched, retain_graph=True)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ class Maker:
         angles = torch.rand(joint, width // 2, generator=self.generator, device=device)
         angles = 6.0 * angles.repeat_interleave(2, dim=1)
 
-        def on_streams(function: Callable[..., Tensors]) -> Callable[..., Tensors]:
+        def on_streams(function: Function) -> Function:
             def flat(*tensors: Tensor) -> Tensors:
                 streams = [
                     qk_rope.Stream(*tensors[i : i + 4]) for i in range(0, len(tensors) - 2, 4)
@@ -235,13 +239,13 @@ def odd_cases(maker: Maker) -> list[Case]:
 
 def errors(case: Case, generator: torch.Generator) -> dict[str, float]:
     """Largest error of each output and gradient against float64, relative to its largest value."""
-    exact = case.double()
-    cotangents = case.cotangents(generator)
-    found = [*case.forward(case.operation), *case.gradients(case.operation, cotangents)]
-    right = [*exact.forward(exact.reference), *exact.gradients(exact.reference, cotangents)]
-    outputs = len(found) - len(case.inputs)
-    names = [f"output {i}" for i in range(outputs)]
-    names += [f"gradient {i}" for i in range(len(case.inputs))]
+    graph = case.graph(case.operation)
+    exact = case.double().graph(case.reference)
+    cotangents = graph.cotangents(generator)
+    found = [*graph.outputs, *graph.gradients(cotangents)]
+    right = [*exact.outputs, *exact.gradients(cotangents)]
+    names = [f"output {i}" for i in range(len(graph.outputs))]
+    names += [f"gradient {i}" for i in range(len(graph.leaves))]
     return {
         name: float((a.double() - b).abs().max() / b.abs().max())
         for name, a, b in zip(names, found, right, strict=True)

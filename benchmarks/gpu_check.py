@@ -21,9 +21,12 @@ from benchmarks.kernels import FLUX, TINY, measure
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
 from leapalign.kernels.dispatch import INTERPRETED
+from tests import tolerances
 
-# Largest relative error against float64, by the inputs' type.
-BOUND = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+BOUND = {
+    torch.float32: tolerances.KERNEL_FLOAT32,
+    torch.bfloat16: tolerances.KERNEL_BFLOAT16,
+}
 
 
 def correctness(device: torch.device, seed: int) -> list[dict[str, Any]]:
@@ -52,7 +55,9 @@ def correctness(device: torch.device, seed: int) -> list[dict[str, Any]]:
 def main() -> None:
     """Command line: check and measure, write JSON; fails where an error is over its bound."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--seed", type=int, default=None, help="of the inputs; by default a new one")
+    parser.add_argument(
+        "--seed", type=int, default=None, help="of the inputs; by default a new one"
+    )
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args()
     if not (torch.cuda.is_available() or INTERPRETED):

@@ -13,7 +13,7 @@ import argparse
 import copy
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,11 +98,11 @@ def measure_case(case: Case, bandwidth: float, size: Size) -> dict[str, Any]:
         "compiled": torch.compile(case.reference, backend=size.compiler, dynamic=False),
     }
     generator = torch.Generator(device).manual_seed(0)
-    cotangents = case.cotangents(generator)
-    passes = {
-        "forward": {n: functools.partial(case.forward, f) for n, f in functions.items()},
-        "backward": {n: _backward(case, f, cotangents) for n, f in functions.items()},
-    }
+    forwards = {n: functools.partial(case.forward, f) for n, f in functions.items()}
+    graphs = {n: case.graph(f) for n, f in functions.items()}
+    cotangents = graphs["kernel"].cotangents(generator)
+    backwards = {n: functools.partial(g.gradients, cotangents) for n, g in graphs.items()}
+    passes = {"forward": forwards, "backward": backwards}
     result: dict[str, Any] = {"name": case.name, "shape": list(case.inputs[0].shape)}
     for (direction, timed), traffic in zip(passes.items(), case.traffic, strict=True):
         seconds = side_by_side(timed, device, size.repeats)
@@ -114,15 +114,6 @@ def measure_case(case: Case, bandwidth: float, size: Size) -> dict[str, Any]:
             "share_of_copy_bandwidth": moved / seconds["kernel"] / bandwidth,
         }
     return result
-
-
-def _backward(
-    case: Case, function: Callable[..., tuple[Tensor, ...]], cotangents: tuple[Tensor, ...]
-) -> Callable[[], object]:
-    outputs, leaves = case.graph(function)
-    outputs = outputs[: case.differentiable]
-    matched = [c.to(out.dtype) for c, out in zip(cotangents, outputs, strict=True)]
-    return lambda: torch.autograd.grad(outputs, leaves, matched, retain_graph=True)
 
 
 def transformer_of(size: Size, device: torch.device) -> FluxTransformer2DModel:

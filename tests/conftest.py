@@ -6,6 +6,9 @@ import os
 
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")
+# Triton decides at its import whether it interprets. The kernels are for the tests that switch them
+# on (the `kernels` fixture); all others run on the references, as they would on any CPU.
+os.environ.update(TRITON_INTERPRET="1", LEAPALIGN_KERNELS="0")
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +25,15 @@ torch.set_num_threads(1)
 def analytic_field() -> Callable[..., AnalyticField]:
     """Makes an analytic float64 velocity field for a batch."""
     return AnalyticField
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels take what they can, on the CPU through Triton's interpreter."""
+    from leapalign.kernels import dispatch
+
+    assert dispatch.INTERPRETED, "Triton was imported before tests/conftest.py set TRITON_INTERPRET"
+    monkeypatch.setattr(dispatch, "ENABLED", True)
 
 
 @pytest.fixture(scope="session")

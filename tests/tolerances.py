@@ -65,3 +65,15 @@ DETECTOR_SCORE = 1e-6
 
 COLOR_LOGITS = 1e-4
 """100 times an object's cosine with a colour, against the official classifier's, in float32."""
+
+KERNEL_FLOAT32 = 1e-5
+"""A kernel's outputs and gradients against float64, over the largest value, float32 inputs."""
+
+KERNEL_BFLOAT16 = 1e-2
+"""The same for bfloat16 inputs, outputs and gradients."""
+
+KERNELS_IN_FLUX = 1e-5
+"""Outputs and gradients of a tiny float32 FLUX with and without the kernels, as above."""
+
+RESAMPLING = 1e-12
+"""The resampling matrix against torch's antialiased bicubic interpolation, in float64."""

@@ -29,7 +29,8 @@ def fuse(transformer: nn.Module) -> None:
     if transformer.dtype not in DTYPES:
         return
     for module in transformer.modules():
-        module.__class__ = FUSED.get(type(module), type(module))
+        if type(module) in FUSED:
+            module.__class__ = FUSED[type(module)]
         if isinstance(module, transformer_flux.FluxAttention):
             module.set_processor(FluxAttnProcessor())
 
@@ -124,10 +125,9 @@ class FluxTransformerBlock(transformer_flux.FluxTransformerBlock):
             image_rotary_emb=image_rotary_emb,
             **(joint_attention_kwargs or {}),
         )
-        return (
-            _finish(encoder_hidden_states, text, text_modulation, self.norm2_context, self.ff_context),
-            _finish(hidden_states, image, image_modulation, self.norm2, self.ff),
-        )
+        image = _finish(hidden_states, image, image_modulation, self.norm2, self.ff)
+        norm, feed_forward = self.norm2_context, self.ff_context
+        return _finish(encoder_hidden_states, text, text_modulation, norm, feed_forward), image
 
 
 def _finish(
@@ -153,18 +153,19 @@ class FluxSingleTransformerBlock(transformer_flux.FluxSingleTransformerBlock):
         """The text's and the image's tokens."""
         joint = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         normed, gate = self.norm(joint, emb=temb)
+        fed_forward = self.act_mlp(self.proj_mlp(normed))
         attended = self.attn(
             hidden_states=normed,
             image_rotary_emb=image_rotary_emb,
             **(joint_attention_kwargs or {}),
         )
-        branch = self.proj_out(torch.cat([attended, self.act_mlp(self.proj_mlp(normed))], dim=2))
+        branch = self.proj_out(torch.cat([attended, fed_forward], dim=2))
         joint = gated_add(joint, branch, gate)
         text_tokens = encoder_hidden_states.shape[1]
         return joint[:, :text_tokens], joint[:, text_tokens:]
 
 
-FUSED = {
+FUSED: dict[type[nn.Module], type[nn.Module]] = {
     normalization.AdaLayerNormZero: AdaLayerNormZero,
     normalization.AdaLayerNormZeroSingle: AdaLayerNormZeroSingle,
     normalization.AdaLayerNormContinuous: AdaLayerNormContinuous,

@@ -15,6 +15,8 @@ try:
 except ImportError:  # there is no Triton for macOS and Windows, where the references serve
     triton = tl = None
 
+# Elements that a program holds at a time: 16 for each of 256 threads.
+TILE = 4096
 DTYPES = (torch.float32, torch.bfloat16)
 
 # The one switch: LEAPALIGN_KERNELS=0 in the environment leaves every operation to its reference.
@@ -53,6 +55,11 @@ def dense(tensor: Tensor) -> Tensor:
 def block(size: int) -> int:
     """The smallest power of two that holds `size` elements, as Triton's blocks must be."""
     return 1 << (size - 1).bit_length()
+
+
+def rows(width: int) -> int:
+    """Tokens in a tile of `width` channels: several where one would leave a program idle."""
+    return max(1, TILE // width)
 
 
 def warps(elements: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, share, tl, warps
+from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, rows, share, tl, warps
 
 
 def gated_add(
@@ -33,14 +33,17 @@ def _forward(
     residual, x, gate, y,
     residual_batch, residual_token, x_batch, x_token, gate_batch,
     tokens, channels, share,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * share
-    c = tl.arange(0, BLOCK)
-    inside = c < channels
-    factor = tl.load(gate + b * gate_batch + c, mask=inside, other=0.0).to(tl.float32)
-    for t in range(first, min(first + share, tokens)):
+    last = min(first + share, tokens)
+    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    wide = c < channels
+    factor = tl.load(gate + b * gate_batch + c, mask=wide, other=0.0).to(tl.float32)
+    for start in range(first, last, ROWS):
+        t = start + r
+        inside = (t < last) & wide
         base = residual + b * residual_batch + t * residual_token
         stream = tl.load(base + c, mask=inside, other=0.0).to(tl.float32)
         branch = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
@@ -52,21 +55,24 @@ def _backward(
     g, x, gate, dx, dgate,
     g_batch, g_token, x_batch, x_token, gate_batch,
     tokens, channels, share,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * share
-    c = tl.arange(0, BLOCK)
-    inside = c < channels
-    factor = tl.load(gate + b * gate_batch + c, mask=inside, other=0.0).to(tl.float32)
-    gate_sum = tl.zeros((BLOCK,), tl.float32)
-    for t in range(first, min(first + share, tokens)):
+    last = min(first + share, tokens)
+    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    wide = c < channels
+    factor = tl.load(gate + b * gate_batch + c, mask=wide, other=0.0).to(tl.float32)
+    gate_sum = tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in range(first, last, ROWS):
+        t = start + r
+        inside = (t < last) & wide
         dy = tl.load(g + b * g_batch + t * g_token + c, mask=inside, other=0.0).to(tl.float32)
         branch = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
         gate_sum += dy * branch
         tl.store(dx + (b * tokens + t) * channels + c, dy * factor, mask=inside)
     part = (b * tl.num_programs(0) + tl.program_id(0)) * channels
-    tl.store(dgate + part + c, gate_sum, mask=inside)
+    tl.store(dgate + part + c, tl.sum(gate_sum, axis=0, keep_dims=True), mask=wide)
 
 
 @torch.library.custom_op("leapalign::gated_add", mutates_args=())
@@ -80,7 +86,7 @@ def _op(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
         residual, x, gate, y,
         *residual.stride()[:2], *x.stride()[:2], gate.stride(0),
         tokens, channels, part,
-        BLOCK=size, num_warps=warps(size),
+        rows(size), size, num_warps=warps(size * rows(size)),
     )  # fmt: skip
     return y
 
@@ -104,23 +110,23 @@ def _backward_op(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
         g, x, gate, dx, dgate,
         *g.stride()[:2], *x.stride()[:2], gate.stride(0),
         tokens, channels, part,
-        BLOCK=size, num_warps=warps(size),
+        rows(size), size, num_warps=warps(size * rows(size)),
     )  # fmt: skip
     return dx, dgate.sum(1)
 
 
 @_backward_op.register_fake
-def _backward_shapes(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+def _backward_shapes(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), gate.new_empty(gate.shape, dtype=torch.float32)
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+def _save(ctx, inputs, output) -> None:
     residual, x, gate = inputs
     ctx.residual_dtype = residual.dtype
     ctx.save_for_backward(x, gate)
 
 
-def _differentiate(ctx, g):  # noqa: ANN001, ANN202
+def _differentiate(ctx, g):
     x, gate = ctx.saved_tensors
     dx, dgate = torch.ops.leapalign.gated_add_backward(g, x, gate)
     return g.to(ctx.residual_dtype), dx, dgate.to(gate.dtype)

@@ -56,9 +56,7 @@ def _forward(x, v, weight, target, landed, distance, size, BLOCK: tl.constexpr):
 
 
 @jit
-def _backward(
-    g, g_distance, x, v, weight, target, dx, dv, dtarget, size, BLOCK: tl.constexpr
-):
+def _backward(g, g_distance, x, v, weight, target, dx, dv, dtarget, size, BLOCK: tl.constexpr):
     b = tl.program_id(1).to(tl.int64)
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
@@ -88,7 +86,10 @@ def _op(x: Tensor, v: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, T
 
 @_op.register_fake
 def _op_shapes(
-    x: Tensor, v: Tensor, weight: Tensor, target: Tensor  # noqa: ARG001 - the op's signature
+    x: Tensor,
+    v: Tensor,
+    weight: Tensor,
+    target: Tensor,
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=torch.float32)
 
@@ -111,21 +112,21 @@ def _backward_op(
 
 @_backward_op.register_fake
 def _backward_shapes(
-    g: Tensor,  # noqa: ARG001
-    g_distance: Tensor,  # noqa: ARG001
+    g: Tensor,
+    g_distance: Tensor,
     x: Tensor,
     v: Tensor,
-    weight: Tensor,  # noqa: ARG001
+    weight: Tensor,
     target: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), v.new_empty(v.shape), target.new_empty(target.shape)
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate(ctx, g, g_distance):  # noqa: ANN001, ANN202
+def _differentiate(ctx, g, g_distance):
     x, v, weight, target = ctx.saved_tensors
     dx, dv, dtarget = torch.ops.leapalign.leap_backward(g, g_distance, x, v, weight, target)
     return dx, dv, None, dtarget

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, share, tl, warps
+from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, rows, share, tl, warps
 
 
 def modulate(
@@ -36,22 +36,26 @@ def _forward(
     x, scale, shift, y, mean, rstd,
     x_batch, x_token, scale_batch, shift_batch,
     tokens, channels, share, eps,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * share
-    c = tl.arange(0, BLOCK)
-    inside = c < channels
-    gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=inside, other=0.0).to(tl.float32)
-    bias = tl.load(shift + b * shift_batch + c, mask=inside, other=0.0).to(tl.float32)
-    for t in range(first, min(first + share, tokens)):
+    last = min(first + share, tokens)
+    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    wide = c < channels
+    gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=wide, other=0.0).to(tl.float32)
+    bias = tl.load(shift + b * shift_batch + c, mask=wide, other=0.0).to(tl.float32)
+    for start in range(first, last, ROWS):
+        t = start + r
+        inside = (t < last) & wide
         row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
-        mu = tl.sum(row) / channels
+        mu = tl.sum(row, axis=1, keep_dims=True) / channels
         centred = tl.where(inside, row - mu, 0.0)
-        inverse = tl.rsqrt(tl.sum(centred * centred) / channels + eps)
+        variance = tl.sum(centred * centred, axis=1, keep_dims=True) / channels
+        inverse = tl.rsqrt(variance + eps)
         tl.store(y + (b * tokens + t) * channels + c, centred * inverse * gain + bias, mask=inside)
-        tl.store(mean + b * tokens + t, mu)
-        tl.store(rstd + b * tokens + t, inverse)
+        tl.store(mean + b * tokens + t, mu, mask=t < last)
+        tl.store(rstd + b * tokens + t, inverse, mask=t < last)
 
 
 @jit
@@ -59,31 +63,34 @@ def _backward(
     g, x, scale, mean, rstd, dx, dscale, dshift,
     g_batch, g_token, x_batch, x_token, scale_batch,
     tokens, channels, share,
-    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * share
-    c = tl.arange(0, BLOCK)
-    inside = c < channels
-    gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=inside, other=0.0).to(tl.float32)
-    scale_sum = tl.zeros((BLOCK,), tl.float32)
-    shift_sum = tl.zeros((BLOCK,), tl.float32)
-    for t in range(first, min(first + share, tokens)):
-        mu = tl.load(mean + b * tokens + t)
-        inverse = tl.load(rstd + b * tokens + t)
+    last = min(first + share, tokens)
+    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    wide = c < channels
+    gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=wide, other=0.0).to(tl.float32)
+    scale_sum = tl.zeros((ROWS, BLOCK), tl.float32)
+    shift_sum = tl.zeros((ROWS, BLOCK), tl.float32)
+    for start in range(first, last, ROWS):
+        t = start + r
+        inside = (t < last) & wide
+        mu = tl.load(mean + b * tokens + t, mask=t < last, other=0.0)
+        inverse = tl.load(rstd + b * tokens + t, mask=t < last, other=0.0)
         row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
         dy = tl.load(g + b * g_batch + t * g_token + c, mask=inside, other=0.0).to(tl.float32)
         normed = tl.where(inside, (row - mu) * inverse, 0.0)
         shift_sum += dy
         scale_sum += dy * normed
         dnormed = dy * gain
-        along_one = tl.sum(dnormed) / channels
-        along_normed = tl.sum(dnormed * normed) / channels
+        along_one = tl.sum(dnormed, axis=1, keep_dims=True) / channels
+        along_normed = tl.sum(dnormed * normed, axis=1, keep_dims=True) / channels
         drow = (dnormed - along_one - normed * along_normed) * inverse
         tl.store(dx + (b * tokens + t) * channels + c, drow, mask=inside)
     part = (b * tl.num_programs(0) + tl.program_id(0)) * channels
-    tl.store(dscale + part + c, scale_sum, mask=inside)
-    tl.store(dshift + part + c, shift_sum, mask=inside)
+    tl.store(dscale + part + c, tl.sum(scale_sum, axis=0, keep_dims=True), mask=wide)
+    tl.store(dshift + part + c, tl.sum(shift_sum, axis=0, keep_dims=True), mask=wide)
 
 
 @torch.library.custom_op("leapalign::modulate", mutates_args=())
@@ -97,14 +104,17 @@ def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Te
         x, scale, shift, y, mean, rstd,
         *x.stride()[:2], scale.stride(0), shift.stride(0),
         tokens, channels, part, eps,
-        BLOCK=size, num_warps=warps(size),
+        rows(size), size, num_warps=warps(size * rows(size)),
     )  # fmt: skip
     return y, mean, rstd
 
 
 @_op.register_fake
 def _op_shapes(
-    x: Tensor, scale: Tensor, shift: Tensor, eps: float  # noqa: ARG001 - the op's signature
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.promote_types(scale.dtype, shift.dtype))
     moments = x.new_empty(x.shape[:2], dtype=torch.float32)
@@ -126,26 +136,30 @@ def _backward_op(
         g, x, scale, mean, rstd, dx, dscale, dshift,
         *g.stride()[:2], *x.stride()[:2], scale.stride(0),
         tokens, channels, part,
-        BLOCK=size, num_warps=warps(size),
+        rows(size), size, num_warps=warps(size * rows(size)),
     )  # fmt: skip
     return dx, dscale.sum(1), dshift.sum(1)
 
 
 @_backward_op.register_fake
 def _backward_shapes(
-    g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor  # noqa: ARG001
+    g: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dscale = scale.new_empty(scale.shape, dtype=torch.float32)
     return x.new_empty(x.shape), dscale, torch.empty_like(dscale)
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001 - autograd's protocol
+def _save(ctx, inputs, output) -> None:
     x, scale, shift, _ = inputs
     ctx.shift_dtype = shift.dtype
     ctx.save_for_backward(x, scale, *output[1:])
 
 
-def _differentiate(ctx, g, _mean, _rstd):  # noqa: ANN001, ANN202
+def _differentiate(ctx, g, _mean, _rstd):
     x, scale, mean, rstd = ctx.saved_tensors
     dx, dscale, dshift = torch.ops.leapalign.modulate_backward(g, x, scale, mean, rstd)
     return dx, dscale.to(scale.dtype), dshift.to(ctx.shift_dtype), None

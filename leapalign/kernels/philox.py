@@ -23,7 +23,7 @@ SMALLEST = 1e-7
 
 
 @jit
-def draw(seed, first, BLOCK: tl.constexpr):
+def draw(seed, first, BLOCK: tl.constexpr) -> tl.tensor:
     """The noise of elements first to first + BLOCK, both multiples of 4."""
     counter = first // 4 + tl.arange(0, BLOCK // 4)
     one, two, three, four = tl.randn4x(seed, counter)

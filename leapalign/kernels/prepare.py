@@ -112,7 +112,7 @@ def _op(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:
-    """Rows first, so that the large image is read along its memory; columns, with the rest, last."""
+    """Rows first, so that the large image is read along its memory; columns and the rest last."""
     y = _op_shape(images, resized, corner, size, mean, std)
     axes = _axes(images.shape, resized, corner, size)
     (rows, _), (columns, _) = (bands(axis, images.device) for axis in axes)
@@ -127,11 +127,11 @@ def _op(
 @_op.register_fake
 def _op_shape(
     images: Tensor,
-    resized: Sequence[int],  # noqa: ARG001
-    corner: Sequence[int],  # noqa: ARG001
+    resized: Sequence[int],
+    corner: Sequence[int],
     size: Sequence[int],
-    mean: Sequence[float],  # noqa: ARG001
-    std: Sequence[float],  # noqa: ARG001
+    mean: Sequence[float],
+    std: Sequence[float],
 ) -> Tensor:
     return images.new_empty(*images.shape[:2], *size)
 
@@ -155,9 +155,9 @@ def _backward_op(
 def _backward_shape(
     g: Tensor,
     shape: Sequence[int],
-    resized: Sequence[int],  # noqa: ARG001
-    corner: Sequence[int],  # noqa: ARG001
-    std: list[float],  # noqa: ARG001
+    resized: Sequence[int],
+    corner: Sequence[int],
+    std: list[float],
 ) -> Tensor:
     return g.new_empty(*shape)
 
@@ -165,18 +165,16 @@ def _backward_shape(
 def _axes(
     shape: Sequence[int], resized: Sequence[int], corner: Sequence[int], size: Sequence[int]
 ) -> tuple[Axis, Axis]:
-    height, width = (
-        Axis(shape[dim], resized[dim], corner[dim], size[dim]) for dim in (-2, -1)
-    )
+    height, width = (Axis(shape[dim], resized[dim], corner[dim], size[dim]) for dim in (-2, -1))
     return height, width
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+def _save(ctx, inputs, output) -> None:
     images, ctx.resized, ctx.corner, _, _, ctx.std = inputs
     ctx.shape = images.shape
 
 
-def _differentiate(ctx, g):  # noqa: ANN001, ANN202
+def _differentiate(ctx, g):
     dx = torch.ops.leapalign.prepare_backward(g, ctx.shape, ctx.resized, ctx.corner, ctx.std)
     return dx, None, None, None, None, None
 

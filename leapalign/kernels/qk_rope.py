@@ -193,12 +193,12 @@ def _op(
 @_op.register_fake
 def _op_shapes(
     query: Sequence[Tensor],
-    key: Sequence[Tensor],  # noqa: ARG001
-    query_weight: Sequence[Tensor],  # noqa: ARG001
-    key_weight: Sequence[Tensor],  # noqa: ARG001
-    cos: Tensor,  # noqa: ARG001
-    sin: Tensor,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
+    key: Sequence[Tensor],
+    query_weight: Sequence[Tensor],
+    key_weight: Sequence[Tensor],
+    cos: Tensor,
+    sin: Tensor,
+    eps: float,
 ) -> tuple[Tensor, Tensor]:
     batch, _, heads, width = query[0].shape
     joint = sum(q.shape[1] for q in query)
@@ -228,23 +228,23 @@ def _backward_op(
 
 @_backward_op.register_fake
 def _backward_shapes(
-    g: Tensor,  # noqa: ARG001
+    g: Tensor,
     x: Tensor,
     weight: Tensor,
-    cos: Tensor,  # noqa: ARG001
-    sin: Tensor,  # noqa: ARG001
-    eps: float,  # noqa: ARG001
+    cos: Tensor,
+    sin: Tensor,
+    eps: float,
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), weight.new_empty(weight.shape, dtype=torch.float32)
 
 
-def _save(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+def _save(ctx, inputs, output) -> None:
     query, key, query_weight, key_weight, cos, sin, ctx.eps = inputs
     ctx.streams = len(query)
     ctx.save_for_backward(*query, *key, *query_weight, *key_weight, cos, sin)
 
 
-def _differentiate(ctx, query_g, key_g):  # noqa: ANN001, ANN202
+def _differentiate(ctx, query_g, key_g):
     *tensors, cos, sin = ctx.saved_tensors
     n = ctx.streams
     query, key, query_weight, key_weight = (tensors[i * n : (i + 1) * n] for i in range(4))

@@ -53,9 +53,7 @@ def sde_step(
     return step_reference(x, v, step, seed)
 
 
-def step_reference(
-    x: Tensor, v: Tensor, step: Transition, seed: Tensor
-) -> tuple[Tensor, Tensor]:
+def step_reference(x: Tensor, v: Tensor, step: Transition, seed: Tensor) -> tuple[Tensor, Tensor]:
     """The same in PyTorch."""
     wide = torch.promote_types(x.dtype, torch.float32)
     noise = normal(seed, x[0].numel()).view(x.shape).to(wide)
@@ -82,6 +80,7 @@ def log_prob_reference(x: Tensor, v: Tensor, x_next: Tensor, step: Transition) -
 def _mean(x: Tensor, v: Tensor, step: Transition, dtype: torch.dtype) -> Tensor:
     a, b = (coefficient[:, None, None].to(dtype) for coefficient in step[:2])
     return a * x.to(dtype) + b * v.to(dtype)
+
 
 @jit
 def _step(x, v, a, b, std, seed, x_next, total, size, BLOCK: tl.constexpr):
@@ -148,22 +147,22 @@ def _step_op(
 @_step_op.register_fake
 def _step_shapes(
     x: Tensor,
-    v: Tensor,  # noqa: ARG001
-    a: Tensor,  # noqa: ARG001
-    b: Tensor,  # noqa: ARG001
-    std: Tensor,  # noqa: ARG001
-    seed: Tensor,  # noqa: ARG001
+    v: Tensor,
+    a: Tensor,
+    b: Tensor,
+    std: Tensor,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=torch.float32)
 
 
-def _save_step(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+def _save_step(ctx, inputs, output) -> None:
     x, v, a, b, _, _ = inputs
     ctx.dtypes = x.dtype, v.dtype
     ctx.save_for_backward(a, b)
 
 
-def _differentiate_step(ctx, g, _g_density):  # noqa: ANN001, ANN202
+def _differentiate_step(ctx, g, _g_density):
     dx, dv = (
         (factor[:, None, None] * g).to(dtype)
         for factor, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
@@ -175,9 +174,7 @@ _step_op.register_autograd(_differentiate_step, setup_context=_save_step)
 
 
 @torch.library.custom_op("leapalign::sde_log_prob", mutates_args=())
-def _log_prob_op(
-    x: Tensor, v: Tensor, x_next: Tensor, a: Tensor, b: Tensor, std: Tensor
-) -> Tensor:
+def _log_prob_op(x: Tensor, v: Tensor, x_next: Tensor, a: Tensor, b: Tensor, std: Tensor) -> Tensor:
     """The kernel over all samples, the same sums as the step's."""
     x, v, x_next, a, b, std = (t.contiguous() for t in (x, v, x_next, a, b, std))
     batch, size = len(x), x[0].numel()
@@ -189,17 +186,17 @@ def _log_prob_op(
 @_log_prob_op.register_fake
 def _log_prob_shape(
     x: Tensor,
-    v: Tensor,  # noqa: ARG001
-    x_next: Tensor,  # noqa: ARG001
-    a: Tensor,  # noqa: ARG001
-    b: Tensor,  # noqa: ARG001
-    std: Tensor,  # noqa: ARG001
+    v: Tensor,
+    x_next: Tensor,
+    a: Tensor,
+    b: Tensor,
+    std: Tensor,
 ) -> Tensor:
     return x.new_empty(x.shape[:1], dtype=torch.float32)
 
 
 @torch.library.custom_op("leapalign::sde_log_prob_backward", mutates_args=())
-def _log_prob_backward_op(  # noqa: PLR0913
+def _log_prob_backward_op(
     g: Tensor,
     x: Tensor,
     v: Tensor,
@@ -215,31 +212,29 @@ def _log_prob_backward_op(  # noqa: PLR0913
     )
     size = x[0].numel()
     out = torch.empty_like(x)
-    _backward[cdiv(size, BLOCK), len(x)](
-        g, x, v, x_next, a, b, std, factor, out, size, BLOCK
-    )
+    _backward[cdiv(size, BLOCK), len(x)](g, x, v, x_next, a, b, std, factor, out, size, BLOCK)
     return out
 
 
 @_log_prob_backward_op.register_fake
-def _log_prob_backward_shape(  # noqa: PLR0913
-    g: Tensor,  # noqa: ARG001
+def _log_prob_backward_shape(
+    g: Tensor,
     x: Tensor,
-    v: Tensor,  # noqa: ARG001
-    x_next: Tensor,  # noqa: ARG001
-    a: Tensor,  # noqa: ARG001
-    b: Tensor,  # noqa: ARG001
-    std: Tensor,  # noqa: ARG001
-    factor: Tensor,  # noqa: ARG001
+    v: Tensor,
+    x_next: Tensor,
+    a: Tensor,
+    b: Tensor,
+    std: Tensor,
+    factor: Tensor,
 ) -> Tensor:
     return x.new_empty(x.shape)
 
 
-def _save_log_prob(ctx, inputs, output) -> None:  # noqa: ANN001, ARG001 - autograd's protocol
+def _save_log_prob(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate_log_prob(ctx, g):  # noqa: ANN001, ANN202
+def _differentiate_log_prob(ctx, g):
     a, b = ctx.saved_tensors[3:5]
     gradients = [
         torch.ops.leapalign.sde_log_prob_backward(g, *ctx.saved_tensors, factor) if needed else None
