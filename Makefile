@@ -1,6 +1,6 @@
 # The suite's commands. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce paper test lint lock benchmark
+.PHONY: help env reproduce paper test lint lock benchmark gpu-check
 
 PYTHON ?=
 CORES ?= all
@@ -16,6 +16,7 @@ help:
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, import-linter, mypy and snakemake --lint"
 	@echo "make benchmark   cost of a training step and its memory, as JSON in results/benchmarks"
+	@echo "make gpu-check   the GPU kernels: right, and how fast, as JSON in results/benchmarks (without a GPU: through an interpreter, tiny)"
 	@echo "make env         only make the environment, $(VENV) (PYTHON=... to choose the Python)"
 	@echo "make lock        resolve the dependencies of pyproject.toml anew into requirements.lock"
 
@@ -56,6 +57,11 @@ lint: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks.step --out results/benchmarks/step.json
+
+# WHEELS=folder: on a GPU machine without network, run its own Python with these wheels beside its packages.
+gpu-check: $(if $(WHEELS),,$(READY))
+	$(if $(WHEELS),$(or $(PYTHON),python3) -m pip install --quiet --no-deps --upgrade --target build/site $(WHEELS)/*.whl)
+	$(if $(WHEELS),PYTHONPATH=build/site $(or $(PYTHON),python3),$(BIN)/python) -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
 
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --group parity --universal --python-version 3.11 --fork-strategy fewest \

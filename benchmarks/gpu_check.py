@@ -2,13 +2,14 @@
 
     python -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
 
-Without a CUDA device it runs at a tiny size through Triton's interpreter (TRITON_INTERPRET=1): that
-proves the check itself, and the kernels' arithmetic; its times mean nothing.
+Without a CUDA device it runs at a tiny size through Triton's interpreter: that proves the check
+itself, and the kernels' arithmetic; its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import secrets
 import sys
 from pathlib import Path
@@ -16,11 +17,15 @@ from typing import Any
 
 import torch
 
+# Before Triton is imported, which decides then whether it interprets.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from benchmarks.cases import Maker, errors, odd_cases
 from benchmarks.kernels import FLUX, TINY, measure
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
-from leapalign.kernels.dispatch import INTERPRETED
+from leapalign.kernels import dispatch
 from tests import tolerances
 
 BOUND = {
@@ -60,11 +65,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args()
-    if not (torch.cuda.is_available() or INTERPRETED):
-        raise UserError(
-            "gpu_check needs a CUDA device and finds none; "
-            "TRITON_INTERPRET=1 runs it at a tiny size on the CPU"
-        )
+    if not dispatch.ENABLED:
+        raise UserError("gpu_check needs Triton, and LEAPALIGN_KERNELS not to be 0")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     rows = correctness(device, seed)

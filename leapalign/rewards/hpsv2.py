@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from leapalign.errors import UserError
-from leapalign.rewards.images import normalize, resize, to_tensor
+from leapalign.kernels.prepare import View
+from leapalign.kernels.prepare import prepare as prepare_images
+from leapalign.rewards.images import MEAN, STD, normalize, to_tensor
 from leapalign.rewards.reward import Reward
 from leapalign.rewards.weights import load_strictly, read_state_dict, verify
 
@@ -30,13 +31,12 @@ def prepare(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "b
     """
     height, width = images.shape[-2:]
     scale = size / max(height, width)
-    if scale != 1:
-        # Multiplied by the quotient, as officially: some half pixels round the other way otherwise.
-        height, width = round(height * scale), round(width * scale)
-        images = resize(images, height, width)
-        left, top = (size - width) // 2, (size - height) // 2
-        images = F.pad(images, (left, size - width - left, top, size - height - top))
-    return normalize(images)
+    if scale == 1:
+        return normalize(images)
+    # Multiplied by the quotient, as officially: some half pixels round the other way otherwise.
+    height, width = round(height * scale), round(width * scale)
+    corner = -((size - height) // 2), -((size - width) // 2)
+    return prepare_images(images, View((height, width), corner, (size, size), MEAN, STD))
 
 
 class HPSv2(Reward):
