@@ -165,7 +165,7 @@ class Maker:
         landed = x + weight[:, None, None].to(x) * v
         return Case(
             "leap",
-            lambda x, v, target, weight: leap.leap(x, v, weight, target),
+            lambda x, v, target, weight: leap.land(x, v, weight, target),
             lambda x, v, target, weight: leap.reference(x, v, weight, target),
             [x, v, landed + gap + 0.1 * gap.sign()],
             [weight],

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leapalign.kernels.leap import land
 from leapalign.plan import Leap, Plan
 from leapalign.rollout import Rollout, Velocity
 from leapalign.steps import Latents
@@ -25,13 +26,25 @@ Distances = Float[Tensor, "leaps batch"]
 
 def landing(record: Rollout, leaps: Sequence[Leap]) -> Latents:
     """Each sample's recorded leap x̂[stop] = x[start] + Σ_i weight[i] v[i] (Eq. 4, 5)."""
-    rows = []
+    x, v, weight = _last_terms(record, leaps)
+    return x + weight[:, None, None] * v
+
+
+def _last_terms(
+    record: Rollout, leaps: Sequence[Leap]
+) -> tuple[Latents, Latents, Float[Tensor, " batch"]]:
+    """Each leap's sum up to its last term, that term's velocity, and its weight."""
+    sums, velocities, weights = [], [], []
     for b, leap in enumerate(leaps):
-        x = record.states[leap.start][b].clone()
-        for i, weight in leap.weight.items():
-            x = x + weight * record.velocities[i][b]
-        rows.append(x)
-    return torch.stack(rows)
+        *earlier, (last, weight) = leap.weight.items()
+        x = record.states[leap.start][b]
+        for i, earlier_weight in earlier:
+            x = x + earlier_weight * record.velocities[i][b]
+        sums.append(x)
+        velocities.append(record.velocities[last][b])
+        weights.append(weight)
+    x = torch.stack(sums)
+    return x, torch.stack(velocities), x.new_tensor(weights)
 
 
 def image_latents(record: Rollout, plans: Sequence[Plan]) -> Latents:
@@ -52,11 +65,11 @@ def connector_distances(record: Rollout, plans: Sequence[Plan]) -> Distances:
     """Mean |x[stop] - x̂[stop]| of every leap (Eq. 13); NaN at an image that was never reached."""
     rows = []
     for leaps in zip(*(plan.leaps for plan in plans), strict=True):
-        predicted = landing(record, leaps)
         reached = [
             record.states[min(leap.stop, len(record.states) - 1)][b] for b, leap in enumerate(leaps)
         ]
-        rows.append((torch.stack(reached) - predicted).abs().mean(dim=(1, 2)))
+        _, distance = land(*_last_terms(record, leaps), torch.stack(reached))
+        rows.append(distance)
     distances = torch.stack(rows)
     distances[-1, [plan.horizon < record.grid.end for plan in plans]] = torch.nan
     return distances

@@ -40,11 +40,16 @@ def fused(*tensors: Tensor, constants: tuple[Tensor, ...] = ()) -> bool:
     device = tensors[0].device
     return (
         ENABLED
-        and (device.type == "cuda" or INTERPRETED)
+        and (INTERPRETED or _current(device))
         and all(t.device == device and t.numel() > 0 for t in (*tensors, *constants))
         and all(t.dtype in DTYPES for t in tensors)
         and not any(constant.requires_grad for constant in constants)
     )
+
+
+def _current(device: torch.device) -> bool:
+    """Whether it is the CUDA device that Triton launches on."""
+    return device.type == "cuda" and device.index == torch.cuda.current_device()
 
 
 def dense(tensor: Tensor) -> Tensor:

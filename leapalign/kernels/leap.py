@@ -17,8 +17,8 @@ PerSample = Float[Tensor, " batch"]
 BLOCK = 1024
 
 
-def leap(x: Latents, v: Latents, weight: PerSample, target: Latents) -> tuple[Latents, PerSample]:
-    """Leap from x along v, and measure the mean absolute distance to the target.
+def land(x: Latents, v: Latents, weight: PerSample, target: Latents) -> tuple[Latents, PerSample]:
+    """Leap from x along v and measure the mean absolute distance to the target.
 
     Args:
         x: the state that the leap starts from.
