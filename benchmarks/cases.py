@@ -247,6 +247,6 @@ def errors(case: Case, generator: torch.Generator) -> dict[str, float]:
     names = [f"output {i}" for i in range(len(graph.outputs))]
     names += [f"gradient {i}" for i in range(len(graph.leaves))]
     return {
-        name: float((a.double() - b).abs().max() / b.abs().max())
+        name: float((a.double() - b).detach().abs().max() / b.detach().abs().max())
         for name, a, b in zip(names, found, right, strict=True)
     }

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from benchmarks.cases import Case, Maker
 from benchmarks.timing import side_by_side
-from leapalign.backbones.fused_flux import fuse
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
+from leapalign.kernels.flux import fuse
 from leapalign.record import git_state, package_versions
 
 GIGABYTE = 1e9
@@ -118,7 +118,7 @@ def measure_case(case: Case, bandwidth: float, size: Size) -> dict[str, Any]:
 
 def transformer_of(size: Size, device: torch.device) -> FluxTransformer2DModel:
     """One double and one single block of FLUX with random weights, in bf16."""
-    height = size.width // 8 * 3 // 2 * 2
+    height = size.width * 7 // 16 // 2 * 2  # FLUX.1: 56 of 128
     with torch.device(device):
         model = FluxTransformer2DModel(
             num_layers=1,

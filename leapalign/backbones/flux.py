@@ -15,9 +15,9 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from leapalign.backbones.fused_flux import fuse
 from leapalign.errors import UserError
 from leapalign.grid import Grid
+from leapalign.kernels.flux import fuse
 from leapalign.steps import Latents
 
 # What FLUX's own pipeline allows its T5 encoder.

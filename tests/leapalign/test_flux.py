@@ -9,6 +9,7 @@ import torch
 
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
+from leapalign.kernels.flux import FUSED
 from leapalign.rollout import rollout
 from leapalign.streams import stream
 from tests import tolerances
@@ -102,3 +103,7 @@ def test_weights_of_another_model_are_refused(flux: Flux, tmp_path: Path) -> Non
     weights.write_bytes(b"not safetensors")
     with pytest.raises(UserError, match=r"transformer\.safetensors: not weights of this transf"):
         flux.load_weights(weights)
+
+
+def test_a_cpu_runs_the_stock_blocks(flux: Flux) -> None:
+    assert not any(type(module) in FUSED.values() for module in flux.transformer.modules())

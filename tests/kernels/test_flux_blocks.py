@@ -10,7 +10,7 @@ import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
-from leapalign.backbones.fused_flux import FUSED, fuse
+from leapalign.kernels.flux import FUSED, fuse
 from tests import tolerances
 
 BATCH, TEXT, IMAGE = 2, 7, 9

@@ -1,4 +1,4 @@
-"""FLUX's blocks on the suite's fused operations, fitted into a loaded diffusers transformer.
+"""FLUX's blocks on the fused operations, fitted into a loaded diffusers transformer.
 
 Parameters, their names and the model's own code stay as they are: a module changes its class to one
 whose forward computes the same with `leapalign.kernels`, an attention its processor.
