@@ -6,6 +6,7 @@ rows are zero where the output is padding. Its gradient is R_hᵀ g R_w / std.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -74,7 +75,7 @@ def _resample(
     along, across, channels, taps,
     ALONG: tl.constexpr, ACROSS: tl.constexpr,
 ):  # fmt: skip
-    # One axis is resampled, "along", by the band; the other, "across", is only looped over.
+    # One axis is resampled, "along", by the band; the other, "across", is carried over.
     image = tl.program_id(2).to(tl.int64)
     i = tl.program_id(0) * ALONG + tl.arange(0, ALONG)[:, None]
     j = tl.program_id(1) * ACROSS + tl.arange(0, ACROSS)[None, :]
@@ -88,6 +89,17 @@ def _resample(
         total += tap * pixel.to(tl.float32)
     total = total * tl.load(gain + image % channels) + tl.load(bias + image % channels)
     tl.store(y + image * along * across + i * y_along + j * y_across, total, mask=inside)
+
+
+@functools.cache
+def _channels(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Gain and bias per channel that leave it, normalise it, and take its gradient back."""
+    gain = 1.0 / torch.tensor(std, dtype=torch.float64)
+    zeros = torch.zeros_like(gain)
+    pairs = (torch.ones_like(gain), zeros), (gain, -gain * torch.tensor(mean)), (gain, zeros)
+    return tuple((a.to(device, torch.float32), b.to(device, torch.float32)) for a, b in pairs)
 
 
 def _apply(x: Tensor, dim: int, band: Band, y: Tensor, channel: tuple[Tensor, Tensor]) -> None:
@@ -117,10 +129,9 @@ def _op(
     axes = _axes(images.shape, resized, corner, size)
     (rows, _), (columns, _) = (bands(axis, images.device) for axis in axes)
     between = images.new_empty(*images.shape[:2], size[0], images.shape[3], dtype=torch.float32)
-    ones, zeros = between.new_ones(len(std)), between.new_zeros(len(std))
-    _apply(images, -2, rows, between, (ones, zeros))
-    gain = 1.0 / ones.new_tensor(std)
-    _apply(between, -1, columns, y, (gain, -gain * ones.new_tensor(mean)))
+    unchanged, normalised, _ = _channels(tuple(mean), tuple(std), images.device)
+    _apply(images, -2, rows, between, unchanged)
+    _apply(between, -1, columns, y, normalised)
     return y
 
 
@@ -145,9 +156,9 @@ def _backward_op(
     axes = _axes(shape, resized, corner, g.shape[-2:])
     (_, rows), (_, columns) = (bands(axis, g.device) for axis in axes)
     between = g.new_empty(*g.shape[:3], shape[3], dtype=torch.float32)
-    ones, zeros = between.new_ones(len(std)), between.new_zeros(len(std))
-    _apply(g, -1, columns, between, (1.0 / ones.new_tensor(std), zeros))
-    _apply(between, -2, rows, dx, (ones, zeros))
+    unchanged, _, scaled = _channels((0.0,) * len(std), tuple(std), g.device)
+    _apply(g, -1, columns, between, scaled)
+    _apply(between, -2, rows, dx, unchanged)
     return dx
 
 
