@@ -56,7 +56,8 @@ def prepare(images: Images, view: View) -> Images:
 
 
 def reference(images: Images, view: View) -> Images:
-    """The same in PyTorch, as torchvision resizes and pads."""
+    """The same in PyTorch, as torchvision resizes and pads; a CPU resizes in float32 or wider."""
+    dtype, images = images.dtype, images.to(torch.promote_types(images.dtype, torch.float32))
     if images.shape[-2:] != torch.Size(view.resized):
         images = F.interpolate(
             images, view.resized, mode="bicubic", align_corners=False, antialias=True
@@ -65,7 +66,7 @@ def reference(images: Images, view: View) -> Images:
     right, bottom = width - left - view.resized[1], height - top - view.resized[0]
     images = F.pad(images, (left, right, top, bottom))
     mean, std = (images.new_tensor(list(c))[:, None, None] for c in (view.mean, view.std))
-    return (images - mean) / std
+    return ((images - mean) / std).to(dtype)
 
 
 @jit

@@ -235,9 +235,10 @@ def _save_log_prob(ctx, inputs, output) -> None:
 
 
 def _differentiate_log_prob(ctx, g):
-    a, b = ctx.saved_tensors[3:5]
+    saved = ctx.saved_tensors  # once: checkpointing gives them out a single time
+    a, b = saved[3:5]
     gradients = [
-        torch.ops.leapalign.sde_log_prob_backward(g, *ctx.saved_tensors, factor) if needed else None
+        torch.ops.leapalign.sde_log_prob_backward(g, *saved, factor) if needed else None
         for needed, factor in zip(
             ctx.needs_input_grad[:3], (a, b, -torch.ones_like(a)), strict=True
         )
