@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args()
     if not dispatch.ENABLED:
-        raise UserError("gpu_check needs Triton, and LEAPALIGN_KERNELS not to be 0")
+        raise UserError("gpu_check needs Triton, and LEAPALIGN_KERNELS=1 in the environment")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
     rows = correctness(device, seed)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from leapalign.errors import UserError
 from leapalign.grid import Grid
+from leapalign.kernels import dispatch
 from leapalign.kernels.flux import fuse
 from leapalign.steps import Latents
 
@@ -116,7 +117,7 @@ class Flux:
         for module in (pipeline.vae, pipeline.text_encoder, pipeline.text_encoder_2):
             module.requires_grad_(False).eval()
         pipeline.to(device)
-        if pipeline.device.type == "cuda":
+        if dispatch.ENABLED and pipeline.device.type == "cuda":
             fuse(pipeline.transformer)
         # The decoder is a third of a pocket iteration; this halves its forward pass on a CPU.
         pipeline.vae.to(memory_format=torch.channels_last)

@@ -18,8 +18,9 @@ def launched() -> set[str]:
     names = set()
     for file in (ROOT / "leapalign/kernels").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript):
-                names.add(f"leapalign.kernels.{file.stem}.{node.func.value.id}")
+            match node:
+                case ast.Call(func=ast.Subscript(value=ast.Name(id=name))):
+                    names.add(f"leapalign.kernels.{file.stem}.{name}")
     return names
 
 
