@@ -128,7 +128,9 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     budget = settings.training
     method: Method = settings.method.build()
     method.check(budget.steps, budget.batch)
-    sampler = Sampler(read_prompts(budget.prompts, repeats=True), settings.seed)
+    # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
+    mixed = Path(budget.prompts).suffix == ".jsonl"
+    sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
     accelerator = Accelerator(cpu=device == "cpu")
     loader = resolve(settings.backbone.loader, "backbone.loader")
     backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)

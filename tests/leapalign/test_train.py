@@ -289,3 +289,10 @@ def test_a_damaged_checkpoint_is_named(
         file.unlink()
     with pytest.raises(UserError, match=r"iteration-000001: damaged .*remove it"):
         saved.resume()
+
+
+def test_a_repeated_line_of_text_is_refused_before_training(settings: TrainSettings) -> None:
+    prompts = Path(settings.training.prompts)
+    prompts.write_text("a cat\na dog\na cat\n", encoding="utf-8")
+    with pytest.raises(UserError, match="line 3: repeats line 1"):
+        prepare(settings, "cpu")
