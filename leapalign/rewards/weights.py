@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -11,22 +10,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from leapalign.errors import UserError
+from leapalign.files import write_text
+from leapalign.weights import SUMS, digest, read_sums
 
-CHECKSUMS = "SHA256SUMS"
-APART = (CHECKSUMS, "README.md")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+APART = (SUMS, "README.md")
 
 
 def write_checksums(folder: Path) -> None:
     """Write a folder's SHA256SUMS (as `sha256sum` does), over all files but the model card."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in APART)
-    lines = [f"{sha256(path)}  {path.name}\n" for path in files]
-    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+    lines = [f"{digest(path)}  {path.name}\n" for path in files]
+    write_text(folder / SUMS, "".join(lines))
 
 
 def verify(path: Path) -> None:
@@ -39,15 +33,14 @@ def verify(path: Path) -> None:
         raise UserError(
             f"{path}: no such weights; download them or mend the path in the scale's settings"
         )
-    sums = path / CHECKSUMS
+    sums = path / SUMS
     if not sums.is_file():
         return
-    for line in sums.read_text(encoding="utf-8").splitlines():
-        expected, _, name = line.partition("  ")
+    for name, expected in read_sums(sums).items():
         file = path / name
         if not file.is_file():
             raise UserError(f"{file}: missing (sha256 {expected}); restore it from the release")
-        if (found := sha256(file)) != expected:
+        if (found := digest(file)) != expected:
             raise UserError(
                 f"{file}: damaged, sha256 is {found}, not {expected}; restore it from the release"
             )
@@ -87,4 +80,4 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> Non
 
 def damaged(path: Path, why: str) -> UserError:
     """The error for weights that cannot be used."""
-    return UserError(f"{path}: {why} (sha256 {sha256(path)}); restore it from the release")
+    return UserError(f"{path}: {why} (sha256 {digest(path)}); restore it from the release")
