@@ -22,6 +22,7 @@ wildcard_constraints:
 
 include: "leapalign/rules.smk"
 include: "eval/rules.smk"
+include: "benchmarks/rules.smk"
 include: "paper/rules.smk"
 include: "pocket/rules.smk"
 
@@ -46,7 +47,11 @@ rule extended:
 
 
 onstart:
-    suite.check_weights(job.rule.name for job in workflow.dag.needrun_jobs())
+    suite.check_weights(
+        (job.rule.name, job.wildcards.run)
+        for job in workflow.dag.needrun_jobs()
+        if job.wildcards.get("run")
+    )
     print(forecast(workflow.dag.needrun_jobs(), workflow.cores), file=sys.stderr)
 
 

@@ -11,7 +11,6 @@ in one LeapAlign iteration of T steps, beside backpropagation through all T step
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import platform
 import sys
@@ -22,23 +21,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.passes import recorded, repeat
-from benchmarks.saved import metered
+from benchmarks.trajectories import lengths
 from leapalign.config import resolve_run
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import load_experiments
 from leapalign.files import write_json
 from leapalign.record import git_state, package_versions
-from leapalign.rollout import levels
 from leapalign.settings import TrainSettings
-from leapalign.steps import euler
 from leapalign.train import Training, prepare
 
 METHODS = ("leapalign", "refl", "draft_lv", "drtune", "dance_grpo", "mix_grpo")
-STEPS = (5, 10, 25, 50)
-MEGABYTE = 1e6
 
 
 def settings_of(run: str, scale: str) -> TrainSettings:
@@ -74,43 +68,6 @@ def time_step(training: Training, repeats: int) -> dict[str, Any]:
     }
 
 
-def full_backpropagation(training: Training) -> None:
-    """Roll out with gradient through every step, and backpropagate the reward's mean."""
-    problem = training.problem
-    slots = range(problem.batch)
-    prompts = problem.prompts(0, slots)
-    grid, field = problem.grid(problem.steps), problem.field(prompts)
-    x = problem.noise(0, slots, "initial")
-    for i in range(grid.steps):
-        sigma, sigma_next = levels(grid, i, x)
-        x = euler(x, field(x, sigma[:, 0, 0]), sigma, sigma_next)
-    problem.score(x, prompts).mean().backward()
-
-
-def frozen_tensors(training: Training) -> list[Tensor]:
-    """The weights of all models, which are there whether or not a graph points at them."""
-    pipeline = training.problem.backbone.pipeline
-    modules = [pipeline.transformer, pipeline.vae]
-    reward = [m for m in vars(training.problem.reward).values() if isinstance(m, torch.nn.Module)]
-    return [p for module in [*modules, *reward] for p in (*module.parameters(), *module.buffers())]
-
-
-def memory(settings: TrainSettings, steps: int) -> dict[str, float]:
-    """Peak megabytes that autograd saves: one LeapAlign iteration, and full backpropagation."""
-    budget = dataclasses.replace(settings.training, steps=steps)
-    training = prepare(dataclasses.replace(settings, training=budget), "cpu")
-    frozen = frozen_tensors(training)
-    with metered(frozen) as leaps:
-        training.iterate()
-    with metered(frozen) as full:
-        full_backpropagation(training)
-    return {
-        "steps": steps,
-        "leapalign_mb": leaps.peak / MEGABYTE,
-        "full_backpropagation_mb": full.peak / MEGABYTE,
-    }
-
-
 def measure(scale: str, methods: Sequence[str], repeats: int) -> dict[str, Any]:
     """All that this benchmark measures, with what it was measured on."""
     times = {}
@@ -121,12 +78,9 @@ def measure(scale: str, methods: Sequence[str], repeats: int) -> dict[str, Any]:
             f"{times[run]['multiple']:5.2f} times its bare passes\n"
         )
     saved = []
-    for steps in STEPS:
-        saved.append(memory(settings_of("leapalign", scale), steps))
-        sys.stdout.write(
-            f"T = {steps:2} {saved[-1]['leapalign_mb']:9.1f} MB saved by LeapAlign, "
-            f"{saved[-1]['full_backpropagation_mb']:9.1f} MB by full backpropagation\n"
-        )
+    for row in lengths(settings_of("leapalign", scale), "cpu"):
+        saved.append(row)
+        sys.stdout.write(f"T = {row['steps']:2} {row['saved_mb']:9.1f} MB by {row['method']}\n")
     return {
         "scale": scale,
         "machine": platform.machine(),

@@ -70,7 +70,17 @@ def generate(
     Raises:
         UserError: A prompts file, backbone or weights file is unusable.
     """
-    samples = planned(settings.evaluation)
+    make_images(settings, transformer, planned(settings.evaluation), out, device)
+
+
+def make_images(
+    settings: GenerateSettings,
+    transformer: Path | None,
+    samples: Sequence[Sample],
+    out: Path,
+    device: str = "cpu",
+) -> None:
+    """`generate` these samples only."""
     _keep_only(_fingerprint(settings, transformer, samples), out)
     missing = [sample for sample in samples if not (out / sample.image).is_file()]
     if missing:

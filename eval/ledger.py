@@ -1,10 +1,11 @@
 """Collect what one run and seed measured into its ledger, the only thing the paper is made from.
 
-    python -m eval.ledger --images DIR --scores DIR [--train DIR] --out DIR
+    python -m eval.ledger --images DIR --scores DIR... [--train DIR] [--track DIR] --out DIR
 
-The ledger holds scores.csv (all evaluators), train.csv (one row an iteration, except for the
-untrained base), provenance.json (of every stage), and samples.png with samples.json: the first
-image of prompts from all over the file, side by side.
+The ledger holds scores.csv (all evaluators and probes), train.csv (one row an iteration, except for
+the untrained base), provenance.json (of every stage), and samples.png with samples.json: the first
+image of prompts from all over the file, side by side. Of a run that was watched it also holds
+progress.csv, and enlarged.png with enlarged.json.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import argparse
 import csv
 import io
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,36 +29,59 @@ from leapalign.files import replacing, write_text
 SHOWN = 12
 TILE = 256
 PROVENANCE = "provenance.json"
+WATCHED = ("progress.csv", "enlarged.png", "enlarged.json")
 
 Row = dict[str, Any]
 
 
-def collect(images: Path, scores: Path, train: Path | None, out: Path) -> None:
-    """Write the ledger `out` from the folders of the stages; `train` is None for the base.
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The folders of a run's stages.
+
+    Attributes:
+        images: Generated images.
+        scores: Their scores, a CSV file an evaluator; the first of them has the provenance.
+        train: The training; None for the base.
+        track: How the training was watched; None where it was not.
+    """
+
+    images: Path
+    scores: Sequence[Path]
+    train: Path | None = None
+    track: Path | None = None
+
+
+def collect(stages: Stages, out: Path) -> None:
+    """Write the ledger `out` from the folders of the stages.
 
     Raises:
         UserError: A file of a stage is missing or unreadable, or the scores are not of the images.
     """
-    samples = read_manifest(images)
-    table = merge_scores(scores, samples)
-    stages = {"generate": images, "score": scores} | ({"train": train} if train else {})
-    provenance = {stage: _read_json(folder / PROVENANCE) for stage, folder in stages.items()}
+    samples = read_manifest(stages.images)
+    table = merge_scores(stages.scores, samples)
+    folders = {"generate": stages.images, "score": stages.scores[0]}
+    folders |= {"train": stages.train} if stages.train else {}
+    folders |= {"track": stages.track} if stages.track else {}
+    provenance = {stage: _read_json(folder / PROVENANCE) for stage, folder in folders.items()}
     _write_csv(out / "scores.csv", table)
-    if train:
-        _write_csv(out / "train.csv", read_log(train / "log.jsonl"))
-    write_sheet(images, samples, out)
+    if stages.train:
+        _write_csv(out / "train.csv", read_log(stages.train / "log.jsonl"))
+    write_sheet(stages.images, shown(samples), out, "samples")
+    for name in WATCHED if stages.track else ():
+        with replacing(out / name) as draft:
+            shutil.copyfile(stages.track / name, draft)
     write_text(out / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True) + "\n")
 
 
-def merge_scores(folder: Path, samples: Sequence[Sample]) -> list[Row]:
+def merge_scores(folders: Sequence[Path], samples: Sequence[Sample]) -> list[Row]:
     """All evaluators' scores in one table, with a column `evaluator`; the digits stay as they are.
 
     Raises:
         UserError: There are none, or an evaluator's are not those of the samples, in order.
     """
-    files = sorted(folder.glob("*.csv"))
+    files = sorted((path for folder in folders for path in folder.glob("*.csv")), key=_stem)
     if not files:
-        raise UserError(f"{folder}: no scores; run the score stage first")
+        raise UserError(f"{folders[0]}: no scores; run the score stage first")
     expected = [sample.image for sample in samples]
     merged: list[Row] = []
     for path in files:
@@ -65,6 +91,10 @@ def merge_scores(folder: Path, samples: Sequence[Sample]) -> list[Row]:
             raise UserError(f"{path}: not the images of the manifest; run the score stage again")
         merged += [{**row, "evaluator": path.stem} for row in rows]
     return merged
+
+
+def _stem(path: Path) -> str:
+    return path.stem
 
 
 def read_log(path: Path) -> list[Row]:
@@ -83,19 +113,23 @@ def read_log(path: Path) -> list[Row]:
     return rows
 
 
-def write_sheet(folder: Path, samples: Sequence[Sample], out: Path) -> None:
-    """Write samples.png, a row of tiles, and samples.json, which says where each tile is."""
+def shown(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """The first image of some prompts from all over the file."""
     first = [sample for sample in samples if sample.image_index == 0]
     count = min(SHOWN, len(first))
-    shown = [first[(2 * i + 1) * len(first) // (2 * count)] for i in range(count)]
-    tiles = [read_image(folder, sample) for sample in shown]
+    return tuple(first[(2 * i + 1) * len(first) // (2 * count)] for i in range(count))
+
+
+def write_sheet(folder: Path, samples: Sequence[Sample], out: Path, name: str) -> None:
+    """Write <name>.png, a row of tiles, and <name>.json, which says where each tile is."""
+    tiles = [read_image(folder, sample) for sample in samples]
     for tile in tiles:
         tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
     width, height = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
     sheet = Image.new("RGB", (width * len(tiles), height), "white")
     for column, tile in enumerate(tiles):
         sheet.paste(tile, (column * width, 0))
-    with replacing(out / "samples.png") as temporary:
+    with replacing(out / f"{name}.png") as temporary:
         sheet.save(temporary)
     description = {
         "tile": [width, height],
@@ -106,10 +140,10 @@ def write_sheet(folder: Path, samples: Sequence[Sample], out: Path) -> None:
                 "tag": sample.tag,
                 "box": [column * width, 0, column * width + tile.width, tile.height],
             }
-            for column, (sample, tile) in enumerate(zip(shown, tiles, strict=True))
+            for column, (sample, tile) in enumerate(zip(samples, tiles, strict=True))
         ],
     }
-    write_text(out / "samples.json", json.dumps(description, indent=1, ensure_ascii=False) + "\n")
+    write_text(out / f"{name}.json", json.dumps(description, indent=1, ensure_ascii=False) + "\n")
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -136,11 +170,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--images", type=Path, required=True, help="generated images")
-    parser.add_argument("--scores", type=Path, required=True, help="their scores")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="their scores")
     parser.add_argument("--train", type=Path, nargs="?", help="the training; none for the base")
+    parser.add_argument("--track", type=Path, nargs="?", help="how it was watched, if it was")
     parser.add_argument("--out", type=Path, required=True, help="the ledger's folder")
     arguments = parser.parse_args(argv)
-    collect(arguments.images, arguments.scores, arguments.train, arguments.out)
+    folders = arguments.images, arguments.scores, arguments.train, arguments.track
+    collect(Stages(*folders), arguments.out)
 
 
 if __name__ == "__main__":

@@ -136,24 +136,28 @@ def _failure(path: Path, name: str, error: Exception) -> UserError:
 
 def _write(out: Path, scorer: Scorer, samples: Sequence[Sample], entries: Sequence[Entry]) -> None:
     """The CSV file, and beside GenEval's the official per-image records."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for sample, entry in zip(samples, entries, strict=True):
-        row = [getattr(sample, column) for column in COLUMNS[:-1]]
-        score = entry["score"]
-        # repr keeps every digit of a float32 score; a missing one is left empty, never 0.
-        writer.writerow([*row, "" if score is None else repr(score)])
     if scorer.name == GENEVAL:
         records = [_official(*pair) for pair in zip(samples, entries, strict=True)]
         write_text(out.with_suffix(".jsonl"), "".join(json.dumps(one) + "\n" for one in records))
-    write_text(out, text.getvalue())
+    write_scores(out, samples, [entry["score"] for entry in entries])
     missing = sum(entry["score"] is None for entry in entries)
     if missing:
         sys.stderr.write(
             f"{out}: {missing} of {len(entries)} images have no score ({scorer.name}'s reply could "
             "not be read); they are left empty\n"
         )
+
+
+def write_scores(out: Path, samples: Sequence[Sample], scores: Sequence[float | None]) -> None:
+    """Write a file of scores, a row a sample."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for sample, score in zip(samples, scores, strict=True):
+        row = [getattr(sample, column) for column in COLUMNS[:-1]]
+        # repr keeps every digit of a float32 score; a missing one is left empty, never 0.
+        writer.writerow([*row, "" if score is None else repr(score)])
+    write_text(out, text.getvalue())
 
 
 def _official(sample: Sample, entry: Entry) -> dict[str, object]:
@@ -171,7 +175,9 @@ def _official(sample: Sample, entry: Entry) -> dict[str, object]:
 
 def outputs_of(settings: ScoreSettings, out: Path, device: str) -> dict[Path, Scorer]:
     """The files of a scale's evaluators in the folder `out`, and their scorers."""
-    weights = {**settings.evaluators, GENEVAL: settings.detector}
+    weights = dict(settings.evaluators)
+    if settings.detector is not None:
+        weights[GENEVAL] = settings.detector
     return {out / f"{name}.csv": make_scorer(name, path, device) for name, path in weights.items()}
 
 

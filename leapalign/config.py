@@ -2,8 +2,9 @@
 
 A method's value comes from the last of these that names it: the method class' own default, the
 method's file, its preset, the scale's entry for the method, the run's entry in
-`paper/experiments.yaml`. The budget comes from the scale alone; any of those layers may change a
-key of it, but only under `deviation:` with a reason.
+`paper/experiments.yaml`, the scale's entry for the run. The budget comes from the scale alone; any
+of those layers may change a key of it, but only under `deviation:` with a reason. A run may also
+name another reward, task or base model of the scale.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import copy
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ from leapalign.settings import (
     GenerateSettings,
     Method,
     Positive,
+    Reward,
     RunSettings,
     ScoreSettings,
     Training,
@@ -36,6 +38,8 @@ from leapalign.settings import (
 
 SCALES = Path("leapalign/configs/scales")
 EXPERIMENTS = Path("paper/experiments.yaml")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,7 @@ class Cost:
         train: one training iteration, by method file; `default` for the others.
         generate: all images of a run.
         score: all evaluators on them.
+        track: images and scores of a run's snapshots.
         render: one table, figure or the report.
         start: what every job spends on imports and loading.
     """
@@ -97,8 +102,65 @@ class Cost:
     train: Mapping[str, float]
     generate: float
     score: float
+    track: float
     render: float
     start: float
+
+
+@dataclass(frozen=True, slots=True)
+class RewardChoice:
+    """Another reward to train on.
+
+    Attributes:
+        path: its weights.
+        threshold: λ for it, in its unit.
+        deviation: further keys of the budget that it changes, with reasons.
+    """
+
+    path: str
+    threshold: float
+    deviation: Mapping[str, Override] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Another task: prompts to train and to evaluate on, and GenEval's detector if they are its."""
+
+    train: str
+    test: str
+    detector: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneChoice:
+    """Another base model, and what it changes of the shared budget.
+
+    Attributes:
+        loader: the class that loads it, `module:Class`.
+        path: its folder or hub id.
+        resolution: side of its images, pixels.
+        guidance: its guidance scale, in training and evaluation.
+        deviation: further keys of the budget, with reasons.
+    """
+
+    loader: str
+    path: str
+    resolution: Positive
+    guidance: float
+    deviation: Mapping[str, Override] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """How a training is watched while it goes on.
+
+    Attributes:
+        every: iterations between snapshots of the averaged weights.
+        enlarged: side of the images of the higher-resolution probe, pixels.
+    """
+
+    every: Positive
+    enlarged: Positive
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +169,12 @@ class Scale:
 
     Attributes:
         runs: the runs this scale does; all by default. Tables show the others as gaps.
+        methods: what this scale changes of a method, by the name of the method's file.
+        overrides: what this scale changes of a run.
+        rewards: the other rewards that a run may name.
+        tasks: the other tasks that a run or a table may name; a task that is not here is the
+            scale's own.
+        backbones: the other base models that a run may name.
     """
 
     description: str
@@ -115,9 +183,14 @@ class Scale:
     training: Training
     evaluation: Evaluation
     evaluators: Mapping[str, str]
-    detector: str
     cost: Cost
+    tracking: Tracking
+    detector: str | None = None
     methods: Mapping[str, Layer] = field(default_factory=dict)
+    overrides: Mapping[str, Layer] = field(default_factory=dict)
+    rewards: Mapping[str, RewardChoice] = field(default_factory=dict)
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    backbones: Mapping[str, BackboneChoice] = field(default_factory=dict)
     runs: tuple[str, ...] | None = None
 
 
@@ -126,6 +199,15 @@ class RunConfig:
     """A run in `paper/experiments.yaml`; without a method it is the untrained base.
 
     Attributes:
+        label: its printed name; the method's by default.
+        method: the method's file.
+        preset: one of the presets in that file.
+        settings: values of the method's own settings.
+        deviation: keys of the shared budget that it changes, with reasons.
+        reward: one of the scale's other rewards.
+        task: one of the scale's other tasks.
+        backbone: one of the scale's other base models.
+        seeds: at most so many training seeds.
         extended: made by `snakemake extended`, not by `snakemake all`.
     """
 
@@ -134,6 +216,10 @@ class RunConfig:
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     deviation: Mapping[str, Override] = field(default_factory=dict)
+    reward: str | None = None
+    task: str | None = None
+    backbone: str | None = None
+    seeds: Positive | None = None
     extended: bool = False
 
 
@@ -175,11 +261,11 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
     Raises:
         UserError: a file, key or value is wrong; the message names it.
     """
-    scale = load_scale(scale_name)
+    scale = chosen(name, run, scale_name)
     generate = GenerateSettings(scale_name, scale.backbone, scale.resolution, scale.evaluation)
     score = ScoreSettings(scale_name, scale.evaluators, scale.detector)
     if run.method is None:
-        if run.settings or run.deviation or run.preset:
+        if run.settings or run.deviation or run.preset or run.reward:
             raise UserError(f"{EXPERIMENTS}: run `{name}` has settings but no `method`; name one")
         return RunSettings(name, run.label or name, None, generate, score)
     config = load_method(run.method)
@@ -194,11 +280,75 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
     return RunSettings(name, run.label or config.label, train, generate, score, deviations)
 
 
+def chosen(name: str, run: RunConfig, scale_name: str) -> Scale:
+    """The scale with the reward, the task and the base model that the run names.
+
+    Raises:
+        UserError: the scale has no such reward or base model.
+    """
+    scale = load_scale(scale_name)
+    training, evaluation = scale.training, scale.evaluation
+    if run.task is not None and run.task in scale.tasks:
+        task = scale.tasks[run.task]
+        training = replace(training, prompts=task.train)
+        evaluation = replace(evaluation, prompts=task.test)
+        scale = replace(scale, detector=task.detector)
+    if run.reward is not None and run.reward != training.reward.name:
+        found = _choice(scale_name, "rewards", scale.rewards, run.reward, name)
+        training = replace(training, reward=Reward(run.reward, found.path, found.threshold))
+    if run.backbone is not None:
+        base = _choice(scale_name, "backbones", scale.backbones, run.backbone, name)
+        training = replace(training, guidance=base.guidance)
+        evaluation = replace(evaluation, guidance=base.guidance)
+        backbone = Backbone(base.loader, base.path)
+        scale = replace(scale, backbone=backbone, resolution=base.resolution)
+    return replace(scale, training=training, evaluation=evaluation)
+
+
+def available(run: RunConfig, scale: Scale) -> bool:
+    """Whether a scale has the reward and the base model that a run names."""
+    rewards = {scale.training.reward.name, *scale.rewards}
+    return (run.reward or scale.training.reward.name) in rewards and (
+        run.backbone is None or run.backbone in scale.backbones
+    )
+
+
+def check_choices(runs: Mapping[str, RunConfig]) -> None:
+    """Refuse a run that names a reward or a base model which no scale has.
+
+    Raises:
+        UserError: naming the run and the nearest name.
+    """
+    scales = [load_scale(path.stem) for path in sorted(SCALES.glob("*.yaml"))]
+    rewards = {name for s in scales for name in (s.training.reward.name, *s.rewards)}
+    backbones = {name for scale in scales for name in scale.backbones}
+    for name, run in runs.items():
+        for key, choice, valid in (
+            ("reward", run.reward, rewards),
+            ("backbone", run.backbone, backbones),
+        ):
+            if choice is not None and choice not in valid:
+                raise UserError(
+                    f"{EXPERIMENTS}: `runs.{name}.{key}`: no scale has `{choice}`"
+                    f"{nearest(choice, valid)}"
+                )
+
+
+def _choice(scale: str, key: str, choices: Mapping[str, T], name: str, run: str) -> T:
+    """The scale's entry that a run names."""
+    if name not in choices:
+        raise UserError(
+            f"{EXPERIMENTS}: run `{run}`: {SCALES / scale}.yaml has no `{key}.{name}`"
+            f"{nearest(name, choices) if choices else '; add it there'}"
+        )
+    return choices[name]
+
+
 def declared_deviations(name: str, run: RunConfig, scale_name: str) -> tuple[Deviation, ...]:
     """What a run changes of the scale's shared budget, and why; its method is not imported."""
     if run.method is None:
         return ()
-    scale = load_scale(scale_name)
+    scale = chosen(name, run, scale_name)
     return _training(scale, _layers(name, run, load_method(run.method), scale, scale_name))[1]
 
 
@@ -227,12 +377,21 @@ def _layers(
             hint = nearest(preset, config.presets)
             raise UserError(f"{where}: {file} has no preset `{preset}`{hint}")
         layers.append(_Source(file, f"presets.{preset}", config.presets[preset]))
-    stem = Path(file).stem
+    at, stem = str(SCALES / f"{scale_name}.yaml"), Path(file).stem
     if stem in scale.methods:
-        at = str(SCALES / f"{scale_name}.yaml")
         layers.append(_Source(at, f"methods.{stem}", scale.methods[stem]))
+    for key, choices, choice in (
+        ("rewards", scale.rewards, run.reward),
+        ("backbones", scale.backbones, run.backbone),
+    ):
+        if choice in choices:
+            changes = Layer(deviation=choices[choice].deviation)
+            layers.append(_Source(at, f"{key}.{choice}", changes))
     own = Layer(run.settings, run.deviation)
-    return [*layers, _Source(str(EXPERIMENTS), f"runs.{name}", own)]
+    layers.append(_Source(str(EXPERIMENTS), f"runs.{name}", own))
+    if name in scale.overrides:
+        layers.append(_Source(at, f"overrides.{name}", scale.overrides[name]))
+    return layers
 
 
 def _method(config: MethodConfig, layers: list[_Source], file: str) -> Method:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,12 +19,25 @@ class Exhibit:
     Args:
         runs: what it shows, in order.
         title: what it is.
-        reads: the runs' ledgers, or their methods' designs, for which nothing is trained.
+        reads: the runs' ledgers, with how their scores rose over training or without; their
+            methods' designs, or what the length of a trajectory does, for which nothing is trained.
+        task: the task its runs are trained and evaluated on; where the scale does not tell it from
+            its own, they are its own.
+        reference: the run that the others are compared with.
+        extended: made by `snakemake extended`, as is whatever shows an extended run.
     """
 
     runs: tuple[str, ...]
     title: str
-    reads: Literal["ledger", "designs"] = "ledger"
+    reads: Literal["ledger", "progress", "designs", "trajectories"] = "ledger"
+    task: str | None = None
+    reference: str = "leapalign"
+    extended: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether its runs must have been trained."""
+        return self.reads in ("ledger", "progress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +49,11 @@ class Experiments:
     figures: Mapping[str, Exhibit] = field(default_factory=dict)
 
     @property
+    def exhibits(self) -> tuple[Exhibit, ...]:
+        """All tables and figures."""
+        return (*self.tables.values(), *self.figures.values())
+
+    @property
     def default(self) -> Experiments:
         """The runs that are not extended, and what can be shown with them alone."""
         return self._part(extended=False)
@@ -45,16 +63,43 @@ class Experiments:
         """The extended runs, and what shows any of them."""
         return self._part(extended=True)
 
-    def surveyed(self) -> list[str]:
-        """The runs whose methods' designs are shown."""
-        exhibits = (*self.tables.values(), *self.figures.values())
-        shown = (run for exhibit in exhibits if exhibit.reads == "designs" for run in exhibit.runs)
+    def of(self, reads: str) -> list[str]:
+        """The runs of all exhibits that read this."""
+        shown = (run for exhibit in self.exhibits if exhibit.reads == reads for run in exhibit.runs)
         return list(dict.fromkeys(shown))
+
+    def find(self, run: str) -> RunConfig | None:
+        """A run by its name; `<run>-<task>` is a run on the task of an exhibit."""
+        name, _, task = run.rpartition("-")
+        if run not in self.runs and task in {exhibit.task for exhibit in self.exhibits}:
+            found = self.runs.get(name)
+            return replace(found, task=task) if found else None
+        return self.runs.get(run)
+
+    def at(self, tasks: Container[str]) -> Experiments:
+        """The experiments at a scale that tells these tasks from its own: their runs are others."""
+        runs = dict(self.runs)
+
+        def on_its_task(exhibit: Exhibit) -> Exhibit:
+            if exhibit.task is None or exhibit.task not in tasks:
+                return exhibit
+            names = {run: f"{run}-{exhibit.task}" for run in (*exhibit.runs, exhibit.reference)}
+            for run, name in names.items():
+                runs[name] = replace(self.runs[run], task=exhibit.task)
+            shown = tuple(names[run] for run in exhibit.runs)
+            return replace(exhibit, runs=shown, reference=names[exhibit.reference])
+
+        tables, figures = (
+            {name: on_its_task(exhibit) for name, exhibit in exhibits.items()}
+            for exhibits in (self.tables, self.figures)
+        )
+        return Experiments(runs, tables, figures)
 
     def _part(self, *, extended: bool) -> Experiments:
         def belongs(exhibit: Exhibit) -> bool:
-            trained = exhibit.runs if exhibit.reads == "ledger" else ()
-            return any(self.runs[run].extended for run in trained) == extended
+            trained = exhibit.runs if exhibit.trains else ()
+            needs = exhibit.extended or any(self.runs[run].extended for run in trained)
+            return needs == extended
 
         return Experiments(
             {name: run for name, run in self.runs.items() if run.extended == extended},
@@ -73,10 +118,12 @@ def load_experiments(path: Path = EXPERIMENTS) -> Experiments:
     experiments = parse(Experiments, read_yaml(path), str(path))
     for kind, exhibits in (("tables", experiments.tables), ("figures", experiments.figures)):
         for name, exhibit in exhibits.items():
-            for run in exhibit.runs:
+            for run in (*exhibit.runs, exhibit.reference):
                 if run not in experiments.runs:
+                    key = "runs" if run in exhibit.runs else "reference"
                     hint = nearest(run, experiments.runs)
-                    raise UserError(f"{path}: `{kind}.{name}.runs`: no run `{run}`{hint}")
+                    raise UserError(f"{path}: `{kind}.{name}.{key}`: no run `{run}`{hint}")
+            for run in exhibit.runs:
                 if exhibit.reads == "designs" and experiments.runs[run].method is None:
                     raise UserError(
                         f"{path}: `{kind}.{name}.runs`: `{run}` has no method, hence no design; "

@@ -93,12 +93,12 @@ class TrainingProblem:
         return self.backbone.field(prompts, self.budget.guidance)
 
     def score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
-        """The reward of the decoded images, in float32, differentiable in x.
+        """The reward of the decoded images in its unit, in float32, differentiable in x.
 
         Raises:
             UserError: a score is not finite, or not in the reward's range.
         """
-        return self.reward.score(self.backbone.decode(x).float(), prompts)
+        return self.reward.score(self.backbone.decode(x).float(), prompts) / self.reward.unit
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         """Slices of at most `budget.micro_batch` that cover `count` samples."""

@@ -5,6 +5,7 @@ rule train:
     output:
         weights=f"{suite.folder}/train/{{run}}/seed{{seed}}/transformer.safetensors",
         log=f"{suite.folder}/train/{{run}}/seed{{seed}}/log.jsonl",
+        snapshots=directory(f"{suite.folder}/train/{{run}}/seed{{seed}}/snapshots"),
         provenance=f"{suite.folder}/train/{{run}}/seed{{seed}}/provenance.json",
     log:
         f"{suite.folder}/logs/train/{{run}}-seed{{seed}}.log",
@@ -17,13 +18,14 @@ rule train:
     params:
         settings=lambda wildcards: suite.train_settings(wildcards.run, wildcards.seed),
         checkpoints=lambda wildcards: suite.checkpoints(wildcards.run, wildcards.seed),
-        data=suite.data("train"),
+        data=lambda wildcards: suite.data("train", wildcards.run),
+        watched=lambda wildcards: suite.snapshots(wildcards.run),
         out=subpath(output.weights, parent=True),
     message:
         "train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m leapalign.train --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
-        " --out {params.out:q} > {log:q} 2>&1"
+        " --out {params.out:q} {params.watched} > {log:q} 2>&1"
 
 
 # Official weights and prompts, by their names in leapalign/registry.yaml; without a name it lists them:

@@ -153,17 +153,34 @@ class GenerateSettings(Canonical):
 class ScoreSettings(Canonical):
     """The evaluators: reward name → weights, and GenEval's detector.
 
-    A detector is a function (`module:function`), or the folder of the official weights.
+    A detector is a function (`module:function`), or the folder of the official weights; there is
+    none where the prompts are not GenEval's.
     """
 
     scale: str
     evaluators: Mapping[str, str]
-    detector: str
+    detector: str | None
 
     @property
     def weights(self) -> list[str]:
         """Every folder of weights that scoring reads."""
-        return [path for path in (*self.evaluators.values(), self.detector) if ":" not in path]
+        paths = (*self.evaluators.values(), self.detector)
+        return [path for path in paths if path is not None and ":" not in path]
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSettings(Canonical):
+    """Everything but the weights that decides how a training is watched.
+
+    Attributes:
+        generate: one image a prompt.
+        score: all evaluators.
+        enlarged: side of the images of the higher-resolution probe, pixels.
+    """
+
+    generate: GenerateSettings
+    score: ScoreSettings
+    enlarged: Positive
 
 
 @dataclass(frozen=True, slots=True)

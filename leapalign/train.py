@@ -37,6 +37,7 @@ from leapalign.settings import TrainSettings
 
 WEIGHTS = "transformer.safetensors"
 LOG = "log.jsonl"
+SNAPSHOTS = "snapshots"
 
 
 class Diverged(UserError):
@@ -153,14 +154,17 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     return Training(method, problem, optimizer, average, tally, budget.clip)
 
 
-def train(settings: TrainSettings, out: Path, checkpoints: Path, device: str) -> Tally:
+def train(
+    settings: TrainSettings, out: Path, checkpoints: Path, device: str, every: int | None = None
+) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
     Args:
         settings: the resolved settings.
-        out: gets transformer.safetensors and log.jsonl.
+        out: gets transformer.safetensors, log.jsonl and snapshots/.
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
+        every: iterations between snapshots of the averaged weights; by default there are none.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -183,9 +187,12 @@ def train(settings: TrainSettings, out: Path, checkpoints: Path, device: str) ->
             append_text(log, json.dumps(line) + "\n")
             show(line)
             done = run.tally.iteration
+            if every and done % every == 0 and done < budget.iterations:
+                write_weights(run, checkpoints / SNAPSHOTS / f"iteration-{done:06d}.safetensors")
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
                 saved.save(done)
-    write_results(run, log, out)
+    write_weights(run, out / WEIGHTS)
+    write_results(run, checkpoints, out)
     return run.tally
 
 
@@ -195,17 +202,30 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
-def write_results(run: Training, log: Path, out: Path) -> None:
-    """Write the averaged weights and a copy of the log, each whole or not at all."""
+def write_weights(run: Training, path: Path) -> None:
+    """Write the averaged weights, whole or not at all."""
     if not run.problem.accelerator.is_main_process:
         return
     weights = {
         name: value.detach().contiguous() for name, value in run.average.module.state_dict().items()
     }
-    with replacing(out / WEIGHTS) as draft:
+    with replacing(path) as draft:
         save_file(weights, draft)
-    with replacing(out / LOG) as draft:
-        shutil.copyfile(log, draft)
+
+
+def write_results(run: Training, checkpoints: Path, out: Path) -> None:
+    """Copy the log and the snapshots from among the checkpoints, each whole or not at all."""
+    if not run.problem.accelerator.is_main_process:
+        return
+    (out / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
+    kept = [Path(LOG), *(path.relative_to(checkpoints) for path in _snapshots(checkpoints))]
+    for name in kept:
+        with replacing(out / name) as draft:
+            shutil.copyfile(checkpoints / name, draft)
+
+
+def _snapshots(folder: Path) -> list[Path]:
+    return sorted((folder / SNAPSHOTS).glob("*.safetensors"))
 
 
 @contextlib.contextmanager
@@ -246,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--out", type=Path, required=True, help="folder for the weights and the log"
     )
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--snapshot-every", type=int, help="iterations; none without it")
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
@@ -253,7 +274,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         leased_device() as device,
         record(arguments.out / "provenance.json", settings, weights, device) as entries,
     ):
-        tally = train(settings, arguments.out, arguments.checkpoints, device)
+        tally = train(
+            settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
+        )
         entries["seconds"] = round(tally.seconds, 2)
     # Its results are whole: to be forced to train again means from the beginning.
     if PartialState().is_main_process:

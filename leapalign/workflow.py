@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,8 @@ from leapalign.config import (
     SCALES,
     Scale,
     UserConfig,
+    available,
+    check_choices,
     load_method,
     load_scale,
     pick_scale,
@@ -32,7 +34,7 @@ from leapalign.errors import UserError
 from leapalign.experiments import Exhibit, Experiments, load_experiments
 from leapalign.files import write_json
 from leapalign.parsing import dump, nearest, parse
-from leapalign.settings import RunSettings, ScoreSettings
+from leapalign.settings import RunSettings, TrackSettings
 from leapalign.weights import check_weights, fingerprint
 
 KEPT = Path(".snakemake/leapalign/settings.json")
@@ -44,7 +46,7 @@ JOB_ENVIRONMENT = {
     "DIFFUSERS_VERBOSITY": "error",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-Stage = Literal["train", "generate", "score", "render"]
+Stage = Literal["train", "generate", "score", "track", "render"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class Suite:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The names of the scale's runs."""
-        return self.shape.runs or tuple(self.experiments.runs)
+        """The names of the scale's runs: those it lists, or all that its choices allow."""
+        return self.shape.runs or tuple(
+            name for name, run in self.experiments.runs.items() if available(run, self.shape)
+        )
 
     def check_names(self) -> None:
         """Refuse a scale that names a run or a method which the experiments do not have."""
@@ -80,6 +84,7 @@ class Suite:
         methods = {Path(run.method).stem for run in runs.values() if run.method}
         named = {
             "runs": (self.runs, set(runs)),
+            "overrides": (self.shape.overrides, set(runs)),
             "methods": (self.shape.methods, methods),
             "cost.train": (self.shape.cost.train, {"default", *methods}),
         }
@@ -88,6 +93,7 @@ class Suite:
                 if name not in valid:
                     file = SCALES / f"{self.scale}.yaml"
                     raise UserError(f"{file}: `{key}`: no `{name}`{nearest(name, valid)}")
+        check_choices(runs)
 
     @functools.cached_property
     def shape(self) -> Scale:
@@ -103,17 +109,20 @@ class Suite:
             return {
                 (run, seed): parse(RunSettings, kept["runs"][f"{run}/{seed}"], str(KEPT))
                 for run in self.runs
-                for seed in self.seeds
+                for seed in self.seeds_of(run)
             }
         resolved = {
-            (run, seed): resolve_run(run, config, self.scale, seed)
-            for run, config in self.experiments.runs.items()
-            if run in self.runs
-            for seed in self.seeds
+            (run, seed): resolve_run(run, self.experiments.runs[run], self.scale, seed)
+            for run in self.runs
+            for seed in self.seeds_of(run)
         }
         runs = {f"{run}/{seed}": dump(settings) for (run, seed), settings in resolved.items()}
         write_json(KEPT, {"digest": digest, "runs": runs})
         return resolved
+
+    def seeds_of(self, run: str) -> tuple[int, ...]:
+        """The training seeds of a run."""
+        return self.seeds[: self.experiments.runs[run].seeds]
 
     def settings(self, run: str, seed: str | int) -> RunSettings:
         """The settings of a run with one training seed."""
@@ -135,6 +144,21 @@ class Suite:
 
         return of
 
+    def untrained(self, path: str) -> Callable[[Any], str]:
+        """An input function: `path` of the untrained model that a run is compared with."""
+
+        def of(wildcards: Any) -> str:  # noqa: ANN401 - Snakemake's
+            seed, like = self.seeds[0], self.settings(wildcards.run, wildcards.seed).generate
+            for run in self.runs:
+                if not self.trained(run) and self.settings(run, seed).generate == like:
+                    return path.format(run=run, seed=seed)
+            raise UserError(
+                f"{EXPERIMENTS}: no run without a method has the base model and prompts of "
+                f"`{wildcards.run}`, to compare it with; add one"
+            )
+
+        return of
+
     def train_settings(self, run: str, seed: str | int) -> str:
         """A training's settings as JSON, for `python -m leapalign.train`."""
         train = self.settings(run, seed).train
@@ -151,13 +175,32 @@ class Suite:
         name = train.hash() if train else ""
         return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
 
+    def tracked(self, run: str) -> bool:
+        """Whether the run is watched while it trains."""
+        return run in self.experiments.of("progress")
+
+    def snapshots(self, run: str) -> str:
+        """The arguments of a training that is watched."""
+        return f"--snapshot-every {self.shape.tracking.every}" if self.tracked(run) else ""
+
+    def track_settings(self, run: str) -> str:
+        """The settings of a run's tracking as JSON, for `python -m eval.track`."""
+        resolved = self.settings(run, self.seeds[0])
+        one = replace(resolved.generate.evaluation, images_per_prompt=1)
+        generate = replace(resolved.generate, evaluation=one)
+        return TrackSettings(generate, resolved.score, self.shape.tracking.enlarged).json()
+
+    def measured(self) -> str:
+        """The settings that the trajectories' measurement starts from, as JSON."""
+        return self.train_settings("leapalign", self.seeds[0])
+
     def ledgers(self, runs: Iterable[str]) -> list[str]:
         """The files that stand for complete ledgers of these of the scale's runs, all seeds."""
         return [
             f"{self.folder}/ledger/{run}/seed{seed}/provenance.json"
             for run in runs
             if run in self.runs
-            for seed in self.seeds
+            for seed in self.seeds_of(run)
         ]
 
     @property
@@ -165,23 +208,29 @@ class Suite:
         """The file of the methods' designs, beside the ledgers."""
         return f"{self.folder}/ledger/designs.json"
 
+    @property
+    def trajectories(self) -> str:
+        """The file of what a trajectory's length does, beside the ledgers."""
+        return f"{self.folder}/ledger/trajectories.json"
+
     def surveyed(self) -> str:
         """The training settings of the runs whose designs are shown, for the survey, as JSON."""
-        runs = [run for run in self.experiments.surveyed() if run in self.runs]
+        runs = [run for run in self.experiments.of("designs") if run in self.runs]
         settings = {run: json.loads(self.train_settings(run, self.seeds[0])) for run in runs}
         return json.dumps(settings, sort_keys=True)
 
     def shown(self, exhibit: Exhibit) -> list[str]:
         """The files that a table or figure is made of."""
-        return [self.designs] if exhibit.reads == "designs" else self.ledgers(exhibit.runs)
+        alone = {"designs": self.designs, "trajectories": self.trajectories}
+        return [alone[exhibit.reads]] if not exhibit.trains else self.ledgers(exhibit.runs)
 
-    def data(self, stage: Stage) -> str:
-        """A digest of the weights and prompts a stage reads: contents decide, not mtimes."""
-        paths = {
-            "train": [self.shape.training.prompts, *self._weights("train")],
-            "generate": [self.shape.evaluation.prompts, *self._weights("generate")],
-            "score": self._weights("score"),
-        }[stage]
+    def data(self, stage: Stage, run: str) -> str:
+        """A digest of the weights and prompts a stage of a run reads: contents, not mtimes."""
+        settings = self.settings(run, self.seeds[0])
+        prompts = {"generate": [settings.generate.evaluation.prompts], "score": []}
+        if settings.train:
+            prompts["train"] = [settings.train.training.prompts]
+        paths = [*prompts[stage], *self._weights(stage, run)]
         return _sha256(json.dumps([_contents(path) for path in paths]))
 
     def code(self, package: str) -> str:
@@ -195,26 +244,32 @@ class Suite:
         """How long a job of a stage is expected to take."""
         cost = self.shape.cost
         if stage != "train":
-            work = {"generate": cost.generate, "score": cost.score, "render": cost.render}[stage]
+            work = getattr(cost, stage)
             return round(cost.start * (stage != "render") + work)
         method = Path(str(self.experiments.runs[str(run)].method)).stem
         each = cost.train.get(method, cost.train["default"])
         return round(cost.start + each * self.shape.training.iterations)
 
-    def check_weights(self, rules: Iterable[str]) -> None:
-        """Refuse missing or damaged weights of the jobs to be run, before any of them starts."""
+    def check_weights(self, jobs: Iterable[tuple[Stage, str]]) -> None:
+        """Refuse missing or damaged weights of the jobs to be run, before any of them starts.
+
+        Args:
+            jobs: the stage and the run of each.
+        """
         source = str(SCALES / f"{self.scale}.yaml")
-        stages: set[Stage] = {"train", "generate", "score"}
-        for path in sorted({path for rule in stages & set(rules) for path in self._weights(rule)}):
+        for path in sorted({path for job in jobs for path in self._weights(*job)}):
             check_weights(path, source)
 
-    def _weights(self, stage: Stage) -> list[str]:
-        base = self.shape.backbone.path
+    def _weights(self, stage: Stage, run: str) -> list[str]:
+        settings = self.settings(run, self.seeds[0])
+        base, score = [settings.generate.backbone.path], settings.score.weights
+        reward = [settings.train.training.reward.path] if settings.train else []
         return {
-            "train": [base, self.shape.training.reward.path],
-            "generate": [base],
-            "score": ScoreSettings(self.scale, self.shape.evaluators, self.shape.detector).weights,
-        }[stage]
+            "train": [*base, *reward],
+            "generate": base,
+            "score": score,
+            "track": [*base, *score],
+        }.get(stage, [])
 
     def _digest(self) -> str:
         """A digest of the files and the code that decide the settings."""
@@ -243,7 +298,7 @@ def load_suite(config: Mapping[str, Any]) -> Suite:
         scale, why = pick_scale(user.scale)
         folder, seeds = f"{user.results}/{scale}", tuple(range(user.seeds))
         downloads, mirror = user.fetch.split(), ["--mirror", user.mirror] if user.mirror else []
-        known = load_experiments()
+        known = load_experiments().at(load_scale(scale).tasks)
         suite = Suite(scale, why, folder, seeds, known, tuple(downloads), tuple(mirror))
         suite.check_names()
         _ = suite.resolved

@@ -37,6 +37,7 @@ class PickScore(Reward):
     name: ClassVar[str] = "pickscore"
     quantity: ClassVar[str] = "exp(logit scale) times cosine similarity, about 15 to 25"
     range: ClassVar[tuple[float, float]] = (-100.0, 100.0)  # CLIP's logit scale is 100 at most
+    unit: ClassVar[float] = 100.0  # LeapAlign trains on the plain cosine
 
     def __init__(
         self, model: CLIPModel, processor: CLIPImageProcessorPil, tokenizer: CLIPTokenizer

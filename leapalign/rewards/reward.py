@@ -27,6 +27,7 @@ class Reward(ABC):
         name: The name that `load_reward` knows.
         quantity: Which quantity `score` returns, and its usual range.
         range: The least and the greatest score that is not a sign of damage.
+        unit: The score that counts as 1 in a training loss and its threshold λ.
         batch: Image files that go through the model at once.
         device: Where the model is.
     """
@@ -34,6 +35,7 @@ class Reward(ABC):
     name: ClassVar[str]
     quantity: ClassVar[str]
     range: ClassVar[tuple[float, float]]
+    unit: ClassVar[float] = 1.0
     batch: ClassVar[int] = 32
     device: torch.device
 

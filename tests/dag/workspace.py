@@ -18,6 +18,7 @@ COPIED = (
     "profiles",
     "leapalign",
     "baselines",
+    "benchmarks",
     "eval",
     "paper",
 )

@@ -1,0 +1,139 @@
+"""What a trajectory's length does to gradients and memory, and how far leaps land from the path.
+
+    python -m benchmarks.trajectories --settings JSON --out FILE
+
+measures at the base model's own weights, over T steps, LeapAlign (without its sample weights, whose
+scale is its own) beside backpropagation through the whole path in one graph: the gradient's norm,
+the peak of what autograd saves (weights apart), the seconds. And the connector residual
+mean |x_j - x̂_{j|k}| of leaps between any two steps of the path, against the distance they leap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.saved import metered
+from leapalign.devices import leased_device
+from leapalign.errors import main_guard
+from leapalign.plan import jump
+from leapalign.record import record
+from leapalign.rollout import levels, rollout
+from leapalign.settings import TrainSettings
+from leapalign.steps import euler
+from leapalign.surrogate import landing
+from leapalign.train import Training, prepare
+
+STEPS = (5, 10, 25, 50)
+BINS = 10
+MEGABYTE = 1e6
+
+
+def leaps(training: Training) -> None:
+    """Accumulate LeapAlign's gradient of one iteration."""
+    for _ in training.method.updates(training.problem, 0):
+        pass
+
+
+def full_backpropagation(training: Training) -> None:
+    """Accumulate the gradient of the same loss through every step, all graphs alive."""
+    problem = training.problem
+    slots = range(problem.batch)
+    prompts = problem.prompts(0, slots)
+    grid, field = problem.grid(problem.steps), problem.field(prompts)
+    x = problem.noise(0, slots, "initial")
+    for i in range(grid.steps):
+        sigma, sigma_next = levels(grid, i, x)
+        x = euler(x, field(x, sigma[:, 0, 0]), sigma, sigma_next)
+    torch.relu(problem.threshold - problem.score(x, prompts)).mean().backward()
+
+
+WAYS: dict[str, Callable[[Training], None]] = {
+    "leapalign": leaps,
+    "full_backprop": full_backpropagation,
+}
+
+
+def frozen_tensors(training: Training) -> list[Tensor]:
+    """The weights of all models, which are there whether or not a graph points at them."""
+    pipeline = training.problem.backbone.pipeline
+    modules = [pipeline.transformer, pipeline.vae]
+    reward = [m for m in vars(training.problem.reward).values() if isinstance(m, torch.nn.Module)]
+    return [p for module in [*modules, *reward] for p in (*module.parameters(), *module.buffers())]
+
+
+def lengths(settings: TrainSettings, device: str) -> Iterator[dict[str, Any]]:
+    """Gradient norm, saved megabytes and seconds of both ways, for every T."""
+    for steps in STEPS:
+        budget = replace(settings.training, steps=steps)
+        training = prepare(replace(settings, training=budget), device)
+        frozen = frozen_tensors(training)
+        parameters = list(training.problem.backbone.transformer.parameters())
+        for name, accumulate in WAYS.items():
+            started = time.perf_counter()
+            with metered(frozen) as meter:
+                accumulate(training)
+            seconds = time.perf_counter() - started
+            norm = torch.nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
+            training.optimizer.zero_grad(set_to_none=True)
+            yield {
+                "method": name,
+                "steps": steps,
+                "grad_norm": float(norm),
+                "saved_mb": meter.peak / MEGABYTE,
+                "seconds": seconds,
+            }
+
+
+def residuals(settings: TrainSettings, device: str) -> list[dict[str, Any]]:
+    """The connector residual of all pairs of steps of a batch's paths, by distance in σ."""
+    problem = prepare(settings, device).problem
+    slots = range(problem.batch)
+    field = problem.field(problem.prompts(0, slots))
+    path = rollout(field, problem.noise(0, slots, "initial"), problem.grid(problem.steps))
+    found = defaultdict(list)
+    for k, j in itertools.combinations(range(path.grid.end + 1), 2):
+        landed = landing(path, [jump(path.grid, k, j)] * len(slots))
+        apart = (path.states[j] - landed).abs().mean(dim=(1, 2)).tolist()
+        gap = path.grid.sigmas[k] - path.grid.sigmas[j]
+        found[min(int(gap * BINS), BINS - 1)] += apart
+    return [
+        {
+            "gap": (place + 0.5) / BINS,
+            "mean": float(np.mean(values)),
+            "low": float(np.quantile(values, 0.05)),
+            "high": float(np.quantile(values, 0.95)),
+            "pairs": len(values),
+        }
+        for place, values in sorted(found.items())
+    ]
+
+
+@main_guard
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: measure, write JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.trajectories")
+    parser.add_argument("--settings", required=True, help="LeapAlign's training settings, as JSON")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    arguments = parser.parse_args(argv)
+    settings = TrainSettings.from_json(arguments.settings)
+    plain = replace(settings.method, settings={**settings.method.settings, "weighting": "none"})
+    settings = replace(settings, method=plain)
+    weights = [settings.backbone.path, settings.training.reward.path]
+    with leased_device() as device, record(arguments.out, settings, weights, device) as entries:
+        entries["lengths"] = list(lengths(settings, device))
+        entries["residuals"] = residuals(settings, device)
+
+
+if __name__ == "__main__":
+    main()
