@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
 from eval import stats
-from paper.ledger import Ledger
+from paper.ledger import Ledger, Run
 from paper.style import Metric
 
 BOOTSTRAP = stats.Bootstrap(draws=2000)
+When = Literal["end", "training"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,26 +25,44 @@ class Estimates:
     @functools.cache  # noqa: B019 - lives as long as the one ledger of a rendering
     def mean(self, run: str, metric: Metric) -> stats.Estimate | None:
         """A run's mean score in printed units; None where it has not been measured."""
-        scores = self._scores(run, metric)
-        return None if scores.empty else _estimate(scores, metric)
+        scores = self.scores(run, metric)
+        return None if scores.empty else estimate(scores, macro=metric.macro)
 
     @functools.cache  # noqa: B019
     def difference(self, run: str, other: str, metric: Metric) -> stats.Estimate | None:
         """The mean of run - other over the seeds, prompts and images that both have."""
-        first, second = self._scores(run, metric), self._scores(other, metric)
-        if run == other or first.empty or second.empty:
+        if run == other:
             return None
+        differences = self.paired(run, other, metric)
+        return None if differences.empty else estimate(differences, macro=metric.macro)
+
+    def paired(self, run: str, other: str, metric: Metric, when: When = "end") -> pd.DataFrame:
+        """The differences run - other, image by image; empty where they share none.
+
+        Args:
+            run: the run.
+            other: what is subtracted.
+            metric: the score, in printed units.
+            when: at the end of training, or on average over its tracked snapshots and its end.
+        """
+        first, second = self.scores(run, metric, when), self.scores(other, metric, when)
+        if first.empty or second.empty:
+            return pd.DataFrame()
         first, second = self._beside(run, first, second), self._beside(other, second, first)
         try:
-            return _estimate(stats.paired(first, second), metric)
+            return stats.paired(first, second)
         except ValueError:
-            return None  # they share no image
+            return pd.DataFrame()  # they share no image
 
-    def _scores(self, run: str, metric: Metric) -> pd.DataFrame:
+    @functools.cache  # noqa: B019
+    def scores(self, run: str, metric: Metric, when: When = "end") -> pd.DataFrame:
+        """A run's scores in printed units, image by image; empty where it has none."""
         if self.ledger.gap(run):
             return pd.DataFrame()
         entry = self.ledger.runs[run]
-        scores = entry.of(metric.evaluator)
+        scores = entry.of(metric.evaluator) if when == "end" else _over_training(entry, metric)
+        if scores.empty:
+            return scores
         if not entry.trained:
             scores = scores[scores["seed"] == scores["seed"].min()]
         if metric.tag is not None:
@@ -56,6 +76,17 @@ class Estimates:
         return stats.for_seeds(scores, sorted(other["seed"].unique()))
 
 
-def _estimate(scores: pd.DataFrame, metric: Metric) -> stats.Estimate:
-    estimate = stats.macro_mean if metric.macro else stats.mean
-    return estimate(scores, bootstrap=BOOTSTRAP)
+def _over_training(run: Run, metric: Metric) -> pd.DataFrame:
+    """Every tracked image's mean score over the snapshots and the end; empty if not tracked."""
+    if run.progress.empty:
+        return pd.DataFrame()
+    within = run.progress[run.progress["evaluator"] == metric.evaluator]
+    keys = [*stats.PAIR, "tag"]
+    end = run.of(metric.evaluator).merge(within[keys].drop_duplicates(), on=keys)
+    both = pd.concat([within, end], ignore_index=True)
+    return both.groupby(keys, as_index=False)["score"].mean()
+
+
+def estimate(scores: pd.DataFrame, *, macro: bool) -> stats.Estimate:
+    """The mean over images, or over the tags' means, with the interval that every exhibit has."""
+    return (stats.macro_mean if macro else stats.mean)(scores, bootstrap=BOOTSTRAP)

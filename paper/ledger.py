@@ -1,9 +1,10 @@
 """The ledger: the only results that tables, figures and report read.
 
 A ledger holds a folder `<run>/seed<s>/` with `scores.csv` (one row per image and evaluator),
-`train.csv` (one row per iteration; absent for the untrained model), `provenance.json` (how each
-stage ran) and `samples.png` with `samples.json` (images of a few prompts). Beside the runs,
-`designs.json` says what their methods are.
+`train.csv` (one row per iteration; absent for the untrained model), `progress.csv` (scores of
+snapshots within training; of tracked runs), `provenance.json` (how each stage ran) and
+`samples.png` with `samples.json` (images of a few prompts). Beside the runs, `designs.json` says
+what their methods are, and `trajectories.json` what gradients do as the number of steps grows.
 What is absent is a gap with a reason; what is there and wrong is an error.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from paper.provenance import Provenance
 KEYS = ["evaluator", "prompt_index", "image_index"]
 SCORE_COLUMNS = [*KEYS, "image", "prompt", "tag", "score"]
 TRAIN_COLUMNS = ["iteration", "reward", "grad_norm", "nfe", "images", "seconds", "peak_memory_mb"]
+LENGTH_COLUMNS = ["method", "steps", "grad_norm", "saved_mb", "seconds"]
 REQUIRED = ("scores.csv", "provenance.json")
 DESIGNS = "designs.json"
+TRAJECTORIES = "trajectories.json"
 MEASURE = "measure one with `snakemake --cores all all`"
 
 
@@ -55,6 +58,12 @@ class Run:
         """The training logs of every seed, with a column `seed`; empty if untrained."""
         logs = {s: f / "train.csv" for s, f in self.folders.items()}
         return _by_seed({s: _read_training(path) for s, path in logs.items() if path.exists()})
+
+    @functools.cached_property
+    def progress(self) -> pd.DataFrame:
+        """Scores of snapshots within training: `iteration`, `seed`, `SCORE_COLUMNS`; or empty."""
+        tables = {s: f / "progress.csv" for s, f in self.folders.items()}
+        return _by_seed({s: _read_progress(path) for s, path in tables.items() if path.exists()})
 
     @functools.cached_property
     def provenance(self) -> dict[int, Provenance]:
@@ -151,6 +160,23 @@ class Ledger:
         found = _read_json(path)
         return {run: parse(Design, found[run], str(path), run) for run in found}
 
+    @functools.cached_property
+    def lengths(self) -> pd.DataFrame:
+        """What the gradient of some methods is at several numbers of steps: `LENGTH_COLUMNS`.
+
+        Empty where that was not measured.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        path = self.folder / TRAJECTORIES
+        if not path.is_file():
+            return pd.DataFrame(columns=LENGTH_COLUMNS)
+        table = pd.DataFrame(_read_json(path).get("lengths") or [])
+        if missing := [column for column in LENGTH_COLUMNS if column not in table]:
+            raise UserError(f"{path}: `lengths` lacks {', '.join(missing)}; measure it again")
+        return table
+
     def gap(self, run: str) -> str | None:
         """Why a run's row is empty, or None where it is complete."""
         if run in self.runs:
@@ -196,8 +222,12 @@ def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _read_scores(path: Path) -> pd.DataFrame:
-    frame = _read_csv(path, SCORE_COLUMNS)
+def _read_progress(path: Path) -> pd.DataFrame:
+    return _read_scores(path, ["iteration"])
+
+
+def _read_scores(path: Path, keys: Sequence[str] = ()) -> pd.DataFrame:
+    frame = _read_csv(path, [*keys, *SCORE_COLUMNS])
     values = pd.to_numeric(frame["score"], errors="coerce").to_numpy(dtype=float)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -205,8 +235,9 @@ def _read_scores(path: Path) -> pd.DataFrame:
         raise UserError(
             f"{path}: line {row + 2}: the score by {where} is not a number; score the run again"
         )
-    if frame.duplicated(KEYS).any():
-        row = int(np.flatnonzero(frame.duplicated(KEYS))[0])
+    repeated = frame.duplicated([*keys, *KEYS])
+    if repeated.any():
+        row = int(np.flatnonzero(repeated)[0])
         raise UserError(
             f"{path}: line {row + 2}: image {frame['image'][row]} is scored twice; "
             "score the run again"

@@ -9,7 +9,7 @@ from typing import Any
 from eval.stats import Estimate
 from leapalign.settings import Deviation
 from paper import numbers
-from paper.claims import Order, Verdict
+from paper.claims import Verdict
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import declared, run_label

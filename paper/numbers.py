@@ -51,6 +51,16 @@ def setting(value: object) -> str:
     return str(value)
 
 
+def percent(share: float) -> str:
+    """A share in whole percent."""
+    return f"{number(100 * share, 0)}%"
+
+
+def p_value(p: float) -> str:
+    """A p-value to three decimals, or below what they show."""
+    return "p < 0.001" if p < 0.001 else f"p = {number(p, 3)}"
+
+
 def duration(seconds: float) -> str:
     """A time span in the largest fitting unit."""
     for size, unit in ((3600, "h"), (60, "min")):

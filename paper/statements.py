@@ -1,0 +1,351 @@
+"""What the literature asserts and how each assertion is tested, read from `claims.yaml`, checked.
+
+A claim has one test; the kinds of test are the dataclasses below, named by `kind` in the file.
+Runs are named as in the experiments file, metrics as in the published tables.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from leapalign.errors import UserError
+from leapalign.experiments import load_experiments
+from leapalign.parsing import nearest, parse, read_yaml
+from paper import numbers
+from paper.ledger import LENGTH_COLUMNS, TRAIN_COLUMNS
+from paper.names import run_label
+from paper.published import PublishedTable, published
+from paper.style import BASE, METRICS
+
+PATH = Path(__file__).with_name("claims.yaml")
+
+Runs = Annotated[tuple[str, ...], Field(min_length=1)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """Every one of some runs scores above every one of others, when trained."""
+
+    kind: ClassVar[str] = "above"
+    better: Runs
+    worse: Runs
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The same for the mean score over training, of the tracked snapshots and the end."""
+
+    kind: ClassVar[str] = "progress"
+    better: Runs
+    worse: Runs
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoGain:
+    """A run does not score above another by more than a share of what training gains.
+
+    Args:
+        run: what should gain nothing.
+        over: what it is compared with.
+        metric: the score.
+        margin: the share of `over`'s own lead on the untrained model that counts as nothing.
+    """
+
+    kind: ClassVar[str] = "no_gain"
+    run: str
+    over: str
+    metric: str
+    margin: Share
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """A run's score is at most a share of each of some others'."""
+
+    kind: ClassVar[str] = "at_most"
+    run: str
+    others: Runs
+    metric: str
+    share: Share
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The mean of a column of the training logs rises from each run to the next."""
+
+    kind: ClassVar[str] = "ordered"
+    runs: Annotated[tuple[str, ...], Field(min_length=2)]
+    column: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throughout:
+    """A column of the training logs is higher in one run than in another, in every part of training.
+
+    Args:
+        better: the higher run.
+        worse: the lower run.
+        column: of the training logs.
+        parts: into how many equal parts training is cut.
+    """
+
+    kind: ClassVar[str] = "throughout"
+    better: str
+    worse: str
+    column: str
+    parts: Annotated[int, Field(ge=1)] = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sooner:
+    """A run reaches the training reward that another ends with from fewer images."""
+
+    kind: ClassVar[str] = "sooner"
+    run: str
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesignIs:
+    """A method has the properties that Table 1 gives it, and no other of them."""
+
+    kind: ClassVar[str] = "design"
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A quantity does not depend on the number of steps T.
+
+    Args:
+        method: whose trajectories were measured.
+        column: the quantity.
+        tolerance: by how much its largest value may exceed its smallest, relatively.
+    """
+
+    kind: ClassVar[str] = "flat"
+    method: str
+    column: str
+    tolerance: Share = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Grows:
+    """A quantity rises with the number of steps T, from each to the next."""
+
+    kind: ClassVar[str] = "grows"
+    method: str
+    column: str
+
+
+Test = (
+    Above | Progress | NoGain | AtMost | Ordered | Throughout | Sooner | DesignIs | Flat | Grows
+)
+KINDS: dict[str, type[Test]] = {
+    test.kind: test
+    for test in (
+        Above, Progress, NoGain, AtMost, Ordered, Throughout, Sooner, DesignIs, Flat, Grows,
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A published assertion.
+
+    Args:
+        id: its name.
+        source: the publication's, in `published.yaml`.
+        where: the table, figure or equation.
+        text: what is asserted, in a sentence.
+        test: how.
+        published: the difference that the publication's table shows, if it does.
+    """
+
+    id: str
+    source: str
+    where: str
+    text: str
+    test: Test
+    published: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A claim as the file holds it."""
+
+    source: str
+    where: str
+    text: str
+    test: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The claims that a published table makes by itself: how one row stands to the others.
+
+    Args:
+        table: in `published.yaml`.
+        run: the row.
+        others: the rows it is compared with; all others by default.
+        metrics: the columns; all by default.
+        suffix: of the runs' names here. The untrained model has none unless it is a run of its own.
+    """
+
+    table: str
+    run: str
+    others: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Everything in `claims.yaml`."""
+
+    tables: Mapping[str, Comparison]
+    claims: Mapping[str, Statement]
+
+
+@functools.cache
+def claims(path: Path = PATH) -> tuple[Claim, ...]:
+    """All claims: those of whole tables first, cell by cell.
+
+    Raises:
+        UserError: The file is missing or not YAML, repeats an id, or a claim lacks a source, or
+            names a source, kind of test, run, metric or column that does not exist.
+    """
+    read = parse(Statements, read_yaml(path), str(path))
+    found = [
+        claim
+        for name, comparison in read.tables.items()
+        for claim in _compared(name, comparison, f"{path}: `tables.{name}")
+    ]
+    found += [
+        Claim(name, claim.source, claim.where, claim.text, _test(claim, path, name))
+        for name, claim in read.claims.items()
+    ]
+    for claim in found:
+        where = f"{path}: `{'claims' if claim.id in read.claims else 'tables'}.{claim.id}"
+        _one_of(claim.source, published().sources, f"{where}.source`: no source")
+        _check(claim.test, f"{where}.test")
+    ids = [claim.id for claim in found]
+    if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+        raise UserError(
+            f"{path}: `claims.{repeated[0]}`: a cell of a table has that id too; rename it"
+        )
+    return tuple(found)
+
+
+def runs(test: Test) -> tuple[str, ...]:
+    """The runs a test is about."""
+    match test:
+        case Above() | Progress():
+            return (*test.better, *test.worse)
+        case NoGain():
+            return (test.run, test.over, BASE)
+        case AtMost():
+            return (test.run, *test.others)
+        case Ordered():
+            return test.runs
+        case Throughout():
+            return (test.better, test.worse)
+        case Sooner():
+            return (test.run, test.other)
+        case DesignIs():
+            return (test.run,)
+        case Flat() | Grows():
+            return (test.method,)
+
+
+def quantity(test: Test) -> str:
+    """What is measured: a metric's key, a column of a log, or the designs."""
+    match test:
+        case Above() | Progress() | NoGain() | AtMost():
+            return test.metric
+        case Ordered() | Throughout() | Flat() | Grows():
+            return test.column
+        case Sooner():
+            return "reward"
+        case DesignIs():
+            return "properties"
+
+
+def _test(claim: Statement, path: Path, name: str) -> Test:
+    where = f"claims.{name}.test"
+    given = dict(claim.test)
+    if "kind" not in given:
+        raise UserError(f"{path}: `{where}` lacks `kind`; valid: {', '.join(sorted(KINDS))}")
+    kind = str(given.pop("kind"))
+    _one_of(kind, KINDS, f"{path}: `{where}.kind`: no kind of test")
+    return parse(KINDS[kind], given, str(path), where)
+
+
+def _check(test: Test, where: str) -> None:
+    """Refuse a test of what does not exist."""
+    for run in runs(test):
+        _one_of(run, load_experiments().runs, f"{where}`: no run")
+    match test:
+        case Above() | Progress() | NoGain() | AtMost():
+            _one_of(test.metric, METRICS, f"{where}.metric`: no metric")
+        case Ordered() | Throughout():
+            _one_of(test.column, TRAIN_COLUMNS, f"{where}.column`: no column")
+        case Flat() | Grows():
+            _one_of(test.column, LENGTH_COLUMNS, f"{where}.column`: no column")
+        case DesignIs():
+            _one_of(test.run, published().properties.rows, f"{where}.run`: Table 1 has no row")
+
+
+def _one_of(name: str, valid: Mapping[str, Any] | list[str], problem: str) -> None:
+    if name not in valid:
+        raise UserError(f"{problem} `{name}`{nearest(name, valid)}")
+
+
+def _compared(name: str, comparison: Comparison, where: str) -> Iterator[Claim]:
+    """A claim for every cell of a table that differs from the run's own."""
+    tables = published().tables
+    _one_of(comparison.table, tables, f"{where}.table`: no published table")
+    table = tables[comparison.table]
+    for run in (comparison.run, *comparison.others):
+        _one_of(run, table.rows, f"{where}`: {table.where} has no row")
+    for metric in comparison.metrics:
+        _one_of(metric, list(table.metrics), f"{where}.metrics`: {table.where} has no metric")
+    for other in comparison.others or [row for row in table.rows if row != comparison.run]:
+        for metric in comparison.metrics or table.metrics:
+            if table.rows[other] != table.rows[comparison.run]:
+                yield from _cell(f"{name}-{metric}-{other}", table, comparison, (other, metric))
+
+
+def _cell(
+    name: str, table: PublishedTable, comparison: Comparison, at: tuple[str, str]
+) -> Iterator[Claim]:
+    other, metric = at
+    scores = {run: table.get(run, metric) for run in (comparison.run, other)}
+    worse, better = sorted(scores, key=lambda run: scores[run] or 0.0)
+    high, low = scores[better], scores[worse]
+    if high is None or low is None or high == low:
+        return
+    first, second = (_here(run, comparison.suffix) for run in (better, worse))
+    digits = METRICS[metric].published_digits
+    text = (
+        f"{run_label(first)} scores above {run_label(second)} on {METRICS[metric].label} "
+        f"({numbers.number(high, digits)} against {numbers.number(low, digits)})."
+    )
+    test = Above((first,), (second,), metric)
+    yield Claim(name, table.source, table.where, text, test, high - low)
+
+
+def _here(run: str, suffix: str) -> str:
+    """A published row's run among ours."""
+    if run == BASE and f"{run}{suffix}" not in load_experiments().runs:
+        return run
+    return f"{run}{suffix}"
