@@ -101,7 +101,7 @@ def components(scores: pd.DataFrame, by: str | None = None) -> Components:
     """Take a table of paired differences apart.
 
     Args:
-        scores: columns seed, prompt_index, score and that of the groups, as `eval.stats.paired` has.
+        scores: columns seed, prompt_index, score and the groups', as `eval.stats.paired` gives.
         by: the column of the groups whose means are averaged; one group by default.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Renders everything from one ledger: every table and figure, and the report.
+"""Renders everything from one ledger: every table and figure, the claims and the report.
 
 `python -m paper --ledger <folder> --output <folder>`
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 from leapalign.errors import main_guard
 from leapalign.experiments import load_experiments
 from paper import cli, figures, markup, tables
+from paper.claims import Verdicts
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.report import Rendered, write_report
@@ -19,11 +20,11 @@ from paper.report import Rendered, write_report
 
 @main_guard
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Render every table, every figure and the report from a ledger."""
+    """Render every table, every figure, the claims and the report from a ledger."""
     parser = argparse.ArgumentParser(prog="python -m paper", description=main.__doc__)
     cli.add_ledger(parser)
     parser.add_argument(
-        "--output", type=Path, required=True, help="gets tables/, figures/, report/"
+        "--output", type=Path, required=True, help="gets tables/, figures/, claims/, report/"
     )
     options = parser.parse_args(arguments)
     experiments = load_experiments()
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         markup.write_all(tables.build(name, exhibit, estimates), options.output / "tables")
     for name, exhibit in experiments.figures.items():
         figures.draw(name, exhibit, estimates, options.output / "figures")
+    Verdicts.of(estimates).write(options.output / "claims")
     write_report(estimates, Rendered(options.output, experiments.default))
 
 

@@ -17,10 +17,7 @@ import pandas as pd
 from eval import stats
 from paper import numbers
 from paper.estimates import Estimates, When
-from paper.ledger import Ledger
-from paper.names import run_label
-from paper.published import published
-from paper.statements import (
+from paper.kinds import (
     Above,
     AtMost,
     DesignIs,
@@ -33,6 +30,9 @@ from paper.statements import (
     Test,
     Throughout,
 )
+from paper.ledger import Ledger
+from paper.names import run_label
+from paper.published import published
 from paper.style import BASE, GENEVAL, METRICS, Metric
 
 SETTLED = 0.1
@@ -231,9 +231,7 @@ def _apart(run: str, metric: Metric, ledger: Ledger) -> str:
     return run
 
 
-def _unscored(
-    runs: Iterable[str], metric: Metric, estimates: Estimates, when: When = "end"
-) -> Gap:
+def _unscored(runs: Iterable[str], metric: Metric, estimates: Estimates, when: When = "end") -> Gap:
     """Why runs have no differences."""
     for run in runs:
         if reason := estimates.ledger.gap(run):
@@ -291,12 +289,16 @@ def _by_seed(values: pd.Series) -> pd.DataFrame:
 def _seeded(parts: Sequence[Part]) -> Evidence:
     if any(part.scores.empty for part in parts):
         return Gap("the runs share no seed")
-    return Sample(tuple(parts), digits=3)
+    return Sample(tuple(parts), max(_digits(part.scores["score"]) for part in parts))
 
 
-def _along(
-    method: str, column: str, ledger: Ledger, flat_within: float | None = None
-) -> Evidence:
+def _digits(differences: pd.Series) -> int:
+    """Decimals that show three digits of the largest difference."""
+    largest = float(differences.abs().max())
+    return max(0, 2 - int(np.floor(np.log10(largest)))) if largest > 0 else 0
+
+
+def _along(method: str, column: str, ledger: Ledger, flat_within: float | None = None) -> Evidence:
     """How a quantity changes with the number of steps."""
     table = ledger.lengths[ledger.lengths["method"] == method].sort_values("steps")
     if len(table) < 2:

@@ -9,13 +9,14 @@ from typing import Any
 from eval.stats import Estimate
 from leapalign.settings import Deviation
 from paper import numbers
-from paper.claims import Verdict
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import declared, run_label
+from paper.orders import Order
 from paper.published import published
 from paper.style import BASE, REFERENCE, Metric
 from paper.table import Note, number_notes
+from paper.verdict import Outcome, Verdict
 
 TRAINING_REWARD = Note("The training reward: every other column is held out from training.", "†")
 
@@ -79,12 +80,9 @@ def order(found: Order) -> str:
     )
 
 
-def verdict(found: Verdict) -> str:
-    """A claim, our difference and the outcome in one sentence."""
-    measured = ""
-    if found.difference is not None:
-        measured = f" ({numbers.difference(found.difference, found.digits)})"
-    return f"{found.claim.where}: {found.claim.text} Here: {found.outcome.value}{measured}."
+def asserted(found: Verdict) -> str:
+    """A claim and our difference in one sentence; its verdict depends on all claims together."""
+    return f"{found.where}: {found.text} Here: {found.found or Outcome.UNMEASURED.value}."
 
 
 def remarks(ledger: Ledger, run: str) -> list[str]:

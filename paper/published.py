@@ -53,18 +53,6 @@ class PublishedTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A published assertion that one run scores above another on a metric."""
-
-    id: str
-    where: str
-    metric: str
-    better: str
-    worse: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Properties:
     """Table 1: the properties that each method has."""
 
@@ -78,31 +66,18 @@ class Properties:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A published finding without two scores to compare."""
-
-    where: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Published:
     """Everything in `published.yaml`."""
 
     sources: Mapping[str, Source]
     tables: Mapping[str, PublishedTable]
     settings: Mapping[str, Any]
-    claims: tuple[Claim, ...]
     properties: Properties
-    findings: tuple[Finding, ...]
 
     def __post_init__(self) -> None:
         for name, table in self.tables.items():
             if table.source not in self.sources:
                 raise ValueError(f"table {name} names the unknown source {table.source}")
-        ids = [claim.id for claim in self.claims]
-        if repeated := {identifier for identifier in ids if ids.count(identifier) > 1}:
-            raise ValueError(f"claims repeat the ids {sorted(repeated)}")
 
 
 @functools.cache

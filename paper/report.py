@@ -12,7 +12,6 @@ import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Experiments, load_experiments
 from leapalign.files import write_text
 from paper import cli, markup, numbers
-from paper.claims import comparisons, verdicts
 from paper.estimates import Estimates
 from paper.history import history
+from paper.judge import verdicts
 from paper.ledger import Ledger
 from paper.published import published
 from paper.samples import prompts, sheets
@@ -78,17 +77,15 @@ def render(estimates: Estimates, rendered: Rendered) -> str:
 def _context(estimates: Estimates, rendered: Rendered) -> Mapping[str, Any]:
     ledger, experiments = estimates.ledger, rendered.experiments
     found = gains(estimates)
-    compared = comparisons(rendered.tables["main"])
+    judged = verdicts(estimates)
     shown = sheets(ledger, experiments.figures["grid"].runs)
     return {
         "css": Markup((HERE / "report.css").read_text(encoding="utf-8")),
         "scale": ledger.scale,
         "source": published().sources["leapalign"],
-        "findings": published().findings,
         "gains": found,
-        "sentences": sentences(found, compared),
-        "compared": {row: list(group) for row, group in groupby(compared, key=lambda c: c.row)},
-        "verdicts": verdicts(estimates, list(experiments.runs)),
+        "sentences": sentences(found, judged),
+        "verdicts": judged,
         "tables": rendered.tables,
         "exhibits": experiments,
         "figure": rendered.figure,

@@ -1,7 +1,7 @@
 """What the literature asserts and how each assertion is tested, read from `claims.yaml`, checked.
 
-A claim has one test; the kinds of test are the dataclasses below, named by `kind` in the file.
-Runs are named as in the experiments file, metrics as in the published tables.
+A claim has one test, of one of the kinds in `paper.kinds`. Runs are named as in the experiments
+file, metrics as in the published tables.
 """
 
 from __future__ import annotations
@@ -10,152 +10,32 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field
+from typing import Any
 
 from leapalign.errors import UserError
 from leapalign.experiments import load_experiments
 from leapalign.parsing import nearest, parse, read_yaml
 from paper import numbers
+from paper.kinds import (
+    KINDS,
+    Above,
+    AtMost,
+    DesignIs,
+    Flat,
+    Grows,
+    NoGain,
+    Ordered,
+    Progress,
+    Test,
+    Throughout,
+    runs,
+)
 from paper.ledger import LENGTH_COLUMNS, TRAIN_COLUMNS
 from paper.names import run_label
 from paper.published import PublishedTable, published
 from paper.style import BASE, METRICS
 
 PATH = Path(__file__).with_name("claims.yaml")
-
-Runs = Annotated[tuple[str, ...], Field(min_length=1)]
-Share = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Above:
-    """Every one of some runs scores above every one of others, when trained."""
-
-    kind: ClassVar[str] = "above"
-    better: Runs
-    worse: Runs
-    metric: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """The same for the mean score over training, of the tracked snapshots and the end."""
-
-    kind: ClassVar[str] = "progress"
-    better: Runs
-    worse: Runs
-    metric: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoGain:
-    """A run does not score above another by more than a share of what training gains.
-
-    Args:
-        run: what should gain nothing.
-        over: what it is compared with.
-        metric: the score.
-        margin: the share of `over`'s own lead on the untrained model that counts as nothing.
-    """
-
-    kind: ClassVar[str] = "no_gain"
-    run: str
-    over: str
-    metric: str
-    margin: Share
-
-
-@dataclass(frozen=True, slots=True)
-class AtMost:
-    """A run's score is at most a share of each of some others'."""
-
-    kind: ClassVar[str] = "at_most"
-    run: str
-    others: Runs
-    metric: str
-    share: Share
-
-
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """The mean of a column of the training logs rises from each run to the next."""
-
-    kind: ClassVar[str] = "ordered"
-    runs: Annotated[tuple[str, ...], Field(min_length=2)]
-    column: str
-
-
-@dataclass(frozen=True, slots=True)
-class Throughout:
-    """A column of the training logs is higher in one run than in another, in every part of training.
-
-    Args:
-        better: the higher run.
-        worse: the lower run.
-        column: of the training logs.
-        parts: into how many equal parts training is cut.
-    """
-
-    kind: ClassVar[str] = "throughout"
-    better: str
-    worse: str
-    column: str
-    parts: Annotated[int, Field(ge=1)] = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Sooner:
-    """A run reaches the training reward that another ends with from fewer images."""
-
-    kind: ClassVar[str] = "sooner"
-    run: str
-    other: str
-
-
-@dataclass(frozen=True, slots=True)
-class DesignIs:
-    """A method has the properties that Table 1 gives it, and no other of them."""
-
-    kind: ClassVar[str] = "design"
-    run: str
-
-
-@dataclass(frozen=True, slots=True)
-class Flat:
-    """A quantity does not depend on the number of steps T.
-
-    Args:
-        method: whose trajectories were measured.
-        column: the quantity.
-        tolerance: by how much its largest value may exceed its smallest, relatively.
-    """
-
-    kind: ClassVar[str] = "flat"
-    method: str
-    column: str
-    tolerance: Share = 0.02
-
-
-@dataclass(frozen=True, slots=True)
-class Grows:
-    """A quantity rises with the number of steps T, from each to the next."""
-
-    kind: ClassVar[str] = "grows"
-    method: str
-    column: str
-
-
-Test = (
-    Above | Progress | NoGain | AtMost | Ordered | Throughout | Sooner | DesignIs | Flat | Grows
-)
-KINDS: dict[str, type[Test]] = {
-    test.kind: test
-    for test in (
-        Above, Progress, NoGain, AtMost, Ordered, Throughout, Sooner, DesignIs, Flat, Grows,
-    )
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +49,7 @@ class Claim:
         text: what is asserted, in a sentence.
         test: how.
         published: the difference that the publication's table shows, if it does.
+        cell: whether it is a cell of a table, and no assertion in words.
     """
 
     id: str
@@ -177,6 +58,7 @@ class Claim:
     text: str
     test: Test
     published: float | None = None
+    cell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +112,7 @@ def claims(path: Path = PATH) -> tuple[Claim, ...]:
         for name, comparison in read.tables.items()
         for claim in _compared(name, comparison, f"{path}: `tables.{name}")
     ]
-    found += [
-        Claim(name, claim.source, claim.where, claim.text, _test(claim, path, name))
-        for name, claim in read.claims.items()
-    ]
+    found += [_stated(name, claim, path) for name, claim in read.claims.items()]
     for claim in found:
         where = f"{path}: `{'claims' if claim.id in read.claims else 'tables'}.{claim.id}"
         _one_of(claim.source, published().sources, f"{where}.source`: no source")
@@ -246,38 +125,21 @@ def claims(path: Path = PATH) -> tuple[Claim, ...]:
     return tuple(found)
 
 
-def runs(test: Test) -> tuple[str, ...]:
-    """The runs a test is about."""
-    match test:
-        case Above() | Progress():
-            return (*test.better, *test.worse)
-        case NoGain():
-            return (test.run, test.over, BASE)
-        case AtMost():
-            return (test.run, *test.others)
-        case Ordered():
-            return test.runs
-        case Throughout():
-            return (test.better, test.worse)
-        case Sooner():
-            return (test.run, test.other)
-        case DesignIs():
-            return (test.run,)
-        case Flat() | Grows():
-            return (test.method,)
+def _stated(name: str, claim: Statement, path: Path) -> Claim:
+    test = _test(claim, path, name)
+    return Claim(name, claim.source, claim.where, claim.text, test, _shown(claim, test))
 
 
-def quantity(test: Test) -> str:
-    """What is measured: a metric's key, a column of a log, or the designs."""
-    match test:
-        case Above() | Progress() | NoGain() | AtMost():
-            return test.metric
-        case Ordered() | Throughout() | Flat() | Grows():
-            return test.column
-        case Sooner():
-            return "reward"
-        case DesignIs():
-            return "properties"
+def _shown(claim: Statement, test: Test) -> float | None:
+    """The difference of a claim's two runs in the published table of the same place, if any."""
+    if not isinstance(test, Above) or len(runs(test)) != 2:
+        return None
+    for table in published().tables.values():
+        if (table.source, table.where) == (claim.source, claim.where):
+            high, low = (table.get(run, test.metric) for run in runs(test))
+            if high is not None and low is not None:
+                return high - low
+    return None
 
 
 def _test(claim: Statement, path: Path, name: str) -> Test:
@@ -341,7 +203,7 @@ def _cell(
         f"({numbers.number(high, digits)} against {numbers.number(low, digits)})."
     )
     test = Above((first,), (second,), metric)
-    yield Claim(name, table.source, table.where, text, test, high - low)
+    yield Claim(name, table.source, table.where, text, test, high - low, cell=True)
 
 
 def _here(run: str, suffix: str) -> str:

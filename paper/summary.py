@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from paper import numbers
-from paper.claims import Comparison, Outcome
 from paper.estimates import Estimates
 from paper.names import run_label
 from paper.notes import rewards
 from paper.published import published
 from paper.style import BASE, GENEVAL, HPSV2, HPSV3, PICKSCORE, REFERENCE, Metric
 from paper.table import Interval, interval
+from paper.verdict import Verdict, tally
 
 METRICS = (
     (HPSV2, "general"),
@@ -62,9 +61,9 @@ def gains(estimates: Estimates) -> list[Gain]:
     return [_gain(estimates, metric, table, trained_on) for metric, table in METRICS]
 
 
-def sentences(found: Sequence[Gain], comparisons: Sequence[Comparison]) -> list[str]:
+def sentences(found: Sequence[Gain], verdicts: Sequence[Verdict]) -> list[str]:
     """The headline."""
-    return [_gain_sentence(found), *_comparison_sentence(comparisons)]
+    return [_gain_sentence(found), _claim_sentence(verdicts)]
 
 
 def _gain(estimates: Estimates, metric: Metric, table: str, trained_on: set[str]) -> Gain:
@@ -94,20 +93,10 @@ def _gain_sentence(found: Sequence[Gain]) -> str:
     )
 
 
-def _comparison_sentence(comparisons: Sequence[Comparison]) -> list[str]:
-    counts = Counter(comparison.outcome for comparison in comparisons)
-    total = sum(counts.values()) - counts[Outcome.UNMEASURED]
-    if not total:
-        return []
-    parts = [
-        f"{counts[outcome]} {outcome.value}"
-        for outcome in Outcome
-        if counts[outcome] and outcome is not Outcome.UNMEASURED
-    ]
-    return [
-        f"The paper's Table 2 sets {run_label(REFERENCE)} against other methods {total} times in "
-        f"what is measured here: {_listed(parts)}."
-    ]
+def _claim_sentence(found: Sequence[Verdict]) -> str:
+    counts = tally(found)
+    parts = [f"{count} {name}" for name, count in counts.items() if count]
+    return f"Of {len(found)} published claims that can be tested: {_listed(parts)}."
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -13,14 +13,15 @@ from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Exhibit
 from leapalign.parsing import nearest
 from paper import cli, notes
-from paper.claims import orders, verdicts
 from paper.cost import cost_table
 from paper.design import design_space_table, properties_table
 from paper.deviations import deviations_table
 from paper.estimates import Estimates
+from paper.judge import asserted
 from paper.ledger import Ledger
 from paper.markup import write_all
 from paper.names import run_label
+from paper.orders import orders
 from paper.published import PublishedTable, published
 from paper.style import GENEVAL, HPSV2, HPSV3, PICKSCORE, REFERENCE, TASKS, Metric
 from paper.table import Cell, Column, Note, Row, Table, interval
@@ -95,7 +96,7 @@ def _comparison(name: str, layout: Layout, exhibit: Exhibit, estimates: Estimate
         *notes.about(estimates, exhibit.runs, layout.metrics[0]),
         *notes.sources(layout.neighbours),
         *(notes.order(found) for found in orders(table, layout.ordered)),
-        *(notes.verdict(found) for found in verdicts(estimates, exhibit.runs)),
+        *(notes.asserted(found) for found in asserted(estimates, exhibit.runs)),
     ]
     trained = [notes.TRAINING_REWARD] if any(column.marks for column in columns) else []
     return replace(table, notes=(*footnotes.listed, *trained, *(Note(text) for text in texts)))
