@@ -17,7 +17,6 @@ import pandas as pd
 
 from eval.significance import LEVEL, MOST_SEEDS
 from leapalign.errors import UserError, main_guard
-from leapalign.experiments import load_experiments
 from leapalign.files import write_json, write_text
 from leapalign.parsing import dump, parse
 from paper import cli, markup, numbers
@@ -135,8 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cli.add_ledger(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder of the written files")
     options = parser.parse_args(arguments)
-    known = load_experiments().runs
-    estimates = Estimates(Ledger.open(options.ledger, list(known), options.seeds))
+    estimates = Estimates(Ledger.open(options.ledger, seeds=options.seeds))
     found = Verdicts.of(estimates)
     found.write(options.output)
     for source, counts in found.counts.items():

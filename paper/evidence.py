@@ -29,16 +29,15 @@ from paper.kinds import (
     Sooner,
     Test,
     Throughout,
+    runs,
 )
 from paper.ledger import Ledger
 from paper.names import run_label
 from paper.published import published
-from paper.style import BASE, GENEVAL, METRICS, Metric
+from paper.style import METRICS, Metric
 
 SETTLED = 0.1
 """A reward is where training stands on average over this share of it."""
-COMPOSITIONAL = "-compositional"
-"""At a scale that trains for GenEval apart, its runs end so; GenEval's claims are about them."""
 LOG_RATIO = "log ratio"
 
 
@@ -76,7 +75,7 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Why a claim cannot be tested here."""
+    """Why a claim cannot be tested here, in a sentence."""
 
     reason: str
 
@@ -103,15 +102,14 @@ def _(test: Progress, estimates: Estimates) -> Evidence:
 @gather.register
 def _(test: NoGain, estimates: Estimates) -> Evidence:
     metric = METRICS[test.metric]
-    run, over = (_apart(name, metric, estimates.ledger) for name in (test.run, test.over))
-    gained = estimates.paired(over, BASE, metric)
-    lead = estimates.paired(run, over, metric)
+    gained = estimates.paired(test.over, test.base, metric)
+    lead = estimates.paired(test.run, test.over, metric)
     if gained.empty or lead.empty:
-        return _unscored((run, over, BASE), metric, estimates)
+        return _unscored(runs(test), metric, estimates)
     allowed = gained.assign(score=test.margin * gained["score"])
     measure = (
-        f"{numbers.percent(test.margin)} of {run_label(over)}'s gain on {metric.label}, less "
-        f"what {run_label(run)} gains on top"
+        f"{numbers.percent(test.margin)} of {run_label(test.over)}'s gain on {metric.label}, less "
+        f"what {run_label(test.run)} gains on top"
     )
     return Sample((Part(measure, stats.paired(allowed, lead), metric.macro),), metric.digits)
 
@@ -141,7 +139,7 @@ def _(test: Ordered, estimates: Estimates) -> Evidence:
         return gap
     levels = [_logs(run, test.column, estimates).mean() for run in test.runs]
     if any((level <= 0).any() for level in levels):
-        return Gap(f"{test.column} is zero somewhere, which has no ratio")
+        return Gap(f"A {test.column} of zero has no ratio.")
     steps = zip(test.runs, levels, test.runs[1:], levels[1:], strict=False)
     parts = tuple(
         Part(
@@ -189,7 +187,7 @@ def _(test: Sooner, estimates: Estimates) -> Evidence:
 def _(test: DesignIs, estimates: Estimates) -> Evidence:
     design = estimates.ledger.designs.get(test.run)
     if design is None:
-        return Gap(f"{run_label(test.run)}: its Plans have not been surveyed at this scale")
+        return Gap(f"The Plans of {run_label(test.run)} have not been surveyed at this scale.")
     stated = published().properties
     found = {key for key in stated.columns if getattr(design, key)}
     other = [stated.columns[key] for key in sorted(found ^ set(stated.rows[test.run]))]
@@ -213,45 +211,42 @@ def _pairs(test: Above | Progress, estimates: Estimates, when: When) -> Evidence
     parts = []
     for better in test.better:
         for worse in test.worse:
-            pair = [_apart(run, metric, estimates.ledger) for run in (better, worse)]
-            scores = estimates.paired(*pair, metric, when)
+            scores = estimates.paired(better, worse, metric, when)
             if scores.empty:
-                return _unscored(pair, metric, estimates, when)
+                return _unscored((better, worse), metric, estimates, when)
             over = ", mean over training" if when == "training" else ""
-            measure = f"{metric.label}{over}: {run_label(pair[0])} − {run_label(pair[1])}"
+            measure = f"{metric.label}{over}: {run_label(better)} − {run_label(worse)}"
             parts.append(Part(measure, scores, metric.macro))
     return Sample(tuple(parts), metric.digits)
 
 
-def _apart(run: str, metric: Metric, ledger: Ledger) -> str:
-    """The run that GenEval's claims are about."""
-    trained_apart = f"{run}{COMPOSITIONAL}"
-    if metric.evaluator == GENEVAL.evaluator and trained_apart in ledger.runs:
-        return trained_apart
-    return run
-
-
-def _unscored(runs: Iterable[str], metric: Metric, estimates: Estimates, when: When = "end") -> Gap:
+def _unscored(
+    names: Iterable[str], metric: Metric, estimates: Estimates, when: When = "end"
+) -> Gap:
     """Why runs have no differences."""
-    for run in runs:
+    for run in names:
         if reason := estimates.ledger.gap(run):
-            return Gap(f"{run_label(run)}: {reason}")
+            return _missing(run, reason)
         if estimates.scores(run, metric, when).empty:
-            what = "was not tracked over training" if when == "training" else "was not scored"
-            return Gap(f"{run_label(run)}: {what} by {metric.label}")
-    return Gap("the runs share no seed, prompt and image")
+            over = " over training" if when == "training" else ""
+            return Gap(f"{metric.label} of {run_label(run)} was not measured{over}.")
+    return Gap("The runs share no seed, prompt and image.")
 
 
-def _unlogged(runs: Iterable[str], ledger: Ledger) -> Gap | None:
+def _missing(run: str, reason: str) -> Gap:
+    return Gap(f"No results of {run_label(run)}: {reason}.")
+
+
+def _unlogged(names: Iterable[str], ledger: Ledger) -> Gap | None:
     """Why runs cannot be compared by their training logs."""
     seeds = []
-    for run in runs:
+    for run in names:
         if reason := ledger.gap(run):
-            return Gap(f"{run_label(run)}: {reason}")
+            return _missing(run, reason)
         if ledger.runs[run].training.empty:
-            return Gap(f"{run_label(run)}: its ledger lacks train.csv")
+            return _missing(run, "its ledger lacks train.csv")
         seeds.append(set(ledger.runs[run].training["seed"]))
-    return None if set.intersection(*seeds) else Gap("the runs share no seed")
+    return None if set.intersection(*seeds) else Gap("The runs share no seed.")
 
 
 def _logs(run: str, column: str, estimates: Estimates) -> pd.DataFrame:
@@ -288,7 +283,7 @@ def _by_seed(values: pd.Series) -> pd.DataFrame:
 
 def _seeded(parts: Sequence[Part]) -> Evidence:
     if any(part.scores.empty for part in parts):
-        return Gap("the runs share no seed")
+        return Gap("The runs share no seed.")
     return Sample(tuple(parts), max(_digits(part.scores["score"]) for part in parts))
 
 
@@ -302,7 +297,7 @@ def _along(method: str, column: str, ledger: Ledger, flat_within: float | None =
     """How a quantity changes with the number of steps."""
     table = ledger.lengths[ledger.lengths["method"] == method].sort_values("steps")
     if len(table) < 2:
-        return Gap(f"{run_label(method)}: was not measured at several numbers of steps")
+        return Gap(f"{run_label(method)} was not measured at several numbers of steps.")
     values = table[column].to_numpy(dtype=float)
     ratio = float(values.max() / values.min()) if values.min() > 0 else np.inf
     holds = bool((np.diff(values) > 0).all()) if flat_within is None else ratio - 1 <= flat_within

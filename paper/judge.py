@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from eval.significance import LEVEL, MOST_SEEDS, Components, components, holm
 from paper.estimates import Estimates, estimate
-from paper.evidence import Evidence, Fact, Gap, Sample, gather
+from paper.evidence import Fact, Gap, Sample, gather
 from paper.kinds import Above, quantity, runs
 from paper.statements import Claim, claims
 from paper.table import interval
@@ -28,7 +28,7 @@ ONE_SEED = "It rests on one training seed, and says nothing of how training vari
 def verdicts(estimates: Estimates, claimed: Sequence[Claim] | None = None) -> tuple[Verdict, ...]:
     """A verdict on each claim, in order; those of one source are corrected together."""
     asserted = claims() if claimed is None else claimed
-    found = [_first(claim, gather(claim.test, estimates)) for claim in asserted]
+    found = [_first(claim, estimates) for claim in asserted]
     families: dict[str, list[int]] = defaultdict(list)
     for index, (verdict, _) in enumerate(found):
         if verdict.p is not None:
@@ -49,28 +49,30 @@ def asserted(estimates: Estimates, shown: Sequence[str]) -> list[Verdict]:
     They are not corrected for each other, hence without an outcome.
     """
     return [
-        _first(claim, gather(claim.test, estimates))[0]
+        _first(claim, estimates)[0]
         for claim in claims()
         if not claim.cell and claim.test.kind == Above.kind and set(runs(claim.test)) <= set(shown)
     ]
 
 
-def _first(claim: Claim, evidence: Evidence) -> tuple[Verdict, Components | None]:
+def _first(claim: Claim, estimates: Estimates) -> tuple[Verdict, Components | None]:
     """The verdict before other claims' tests are known."""
+    test = claim.at(estimates.ledger)
     verdict = Verdict(
         claim.id,
         claim.source,
         claim.where,
         claim.text,
-        claim.test.kind,
-        runs(claim.test),
-        quantity(claim.test),
+        test.kind,
+        runs(test),
+        quantity(test),
         Outcome.UNMEASURED,
         published=claim.published,
     )
+    evidence = gather(test, estimates)
     match evidence:
         case Gap():
-            return replace(verdict, reason=_sentence(evidence.reason)), None
+            return replace(verdict, reason=evidence.reason), None
         case Fact():
             outcome = Outcome.REPLICATED if evidence.holds else Outcome.CONTRADICTED
             fact = replace(
@@ -134,7 +136,3 @@ def _decided(verdict: Verdict, found: Components, level: float) -> Verdict:
         else f"{needed} seeds would decide it, were the effect as large as measured."
     )
     return replace(verdict, seeds_to_decide=needed, reason=reason)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, ClassVar, get_args
 
 from pydantic import Field
 
@@ -42,6 +43,7 @@ class NoGain:
         over: what it is compared with.
         metric: the score.
         margin: the share of `over`'s own lead on the untrained model that counts as nothing.
+        base: the untrained model.
     """
 
     kind: ClassVar[str] = "no_gain"
@@ -49,6 +51,7 @@ class NoGain:
     over: str
     metric: str
     margin: Share
+    base: str = BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,34 +134,27 @@ class Grows:
     column: str
 
 
+RUN_FIELDS = frozenset(
+    {"better", "worse", "run", "runs", "over", "other", "others", "base", "method"}
+)
+"""The fields of tests that name runs."""
+
 Test = Above | Progress | NoGain | AtMost | Ordered | Throughout | Sooner | DesignIs | Flat | Grows
-KINDS: dict[str, type[Test]] = {
-    test.kind: test
-    for test in (
-        Above, Progress, NoGain, AtMost, Ordered, Throughout, Sooner, DesignIs, Flat, Grows,
-    )
-}  # fmt: skip
+KINDS: dict[str, type[Test]] = {test.kind: test for test in get_args(Test)}
 
 
 def runs(test: Test) -> tuple[str, ...]:
     """The runs a test is about."""
-    match test:
-        case Above() | Progress():
-            return (*test.better, *test.worse)
-        case NoGain():
-            return (test.run, test.over, BASE)
-        case AtMost():
-            return (test.run, *test.others)
-        case Ordered():
-            return test.runs
-        case Throughout():
-            return (test.better, test.worse)
-        case Sooner():
-            return (test.run, test.other)
-        case DesignIs():
-            return (test.run,)
-        case Flat() | Grows():
-            return (test.method,)
+    return tuple(run for value in _named(test).values() for run in _several(value))
+
+
+def renamed(test: Test, names: Mapping[str, str]) -> Test:
+    """The same test of other runs."""
+    changed = {
+        field: tuple(names[run] for run in value) if isinstance(value, tuple) else names[value]
+        for field, value in _named(test).items()
+    }
+    return replace(test, **changed)
 
 
 def quantity(test: Test) -> str:
@@ -172,3 +168,12 @@ def quantity(test: Test) -> str:
             return "reward"
         case DesignIs():
             return "properties"
+
+
+def _named(test: Test) -> dict[str, str | tuple[str, ...]]:
+    """The fields that name runs."""
+    return {f.name: getattr(test, f.name) for f in fields(test) if f.name in RUN_FIELDS}
+
+
+def _several(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return value if isinstance(value, tuple) else (value,)

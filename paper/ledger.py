@@ -138,6 +138,11 @@ class Ledger:
         return cls(folder, complete, gaps)
 
     @property
+    def names(self) -> list[str]:
+        """The runs there are, complete or not."""
+        return [*self.runs, *self.gaps]
+
+    @property
     def scale(self) -> str:
         """The scale the results were measured at, as the runs' own records name it."""
         names = {r.scale for run in self.runs.values() for r in run.provenance.values() if r.scale}

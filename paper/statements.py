@@ -28,9 +28,10 @@ from paper.kinds import (
     Progress,
     Test,
     Throughout,
+    renamed,
     runs,
 )
-from paper.ledger import LENGTH_COLUMNS, TRAIN_COLUMNS
+from paper.ledger import LENGTH_COLUMNS, TRAIN_COLUMNS, Ledger
 from paper.names import run_label
 from paper.published import PublishedTable, published
 from paper.style import BASE, METRICS
@@ -50,6 +51,7 @@ class Claim:
         test: how.
         published: the difference that the publication's table shows, if it does.
         cell: whether it is a cell of a table, and no assertion in words.
+        task: the task it is about, where that is not the general one.
     """
 
     id: str
@@ -59,6 +61,14 @@ class Claim:
     test: Test
     published: float | None = None
     cell: bool = False
+    task: str | None = None
+
+    def at(self, ledger: Ledger) -> Test:
+        """The test on a ledger's own runs: a scale that tells the task apart has runs for it."""
+        ending = f"-{self.task}"
+        if self.task is None or not any(name.endswith(ending) for name in ledger.names):
+            return self.test
+        return renamed(self.test, {run: f"{run}{ending}" for run in runs(self.test)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,7 @@ class Statement:
     where: str
     text: str
     test: Mapping[str, Any]
+    task: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,9 @@ class Comparison:
         run: the row.
         others: the rows it is compared with; all others by default.
         metrics: the columns; all by default.
-        suffix: of the runs' names here. The untrained model has none unless it is a run of its own.
+        suffix: of the trained runs' names here.
+        base: the untrained model's name here.
+        task: the task, where it is not the general one.
     """
 
     table: str
@@ -88,6 +101,12 @@ class Comparison:
     others: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     suffix: str = ""
+    base: str = BASE
+    task: str | None = None
+
+    def here(self, row: str) -> str:
+        """A published row's run among ours."""
+        return self.base if row == BASE else f"{row}{self.suffix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +146,9 @@ def claims(path: Path = PATH) -> tuple[Claim, ...]:
 
 def _stated(name: str, claim: Statement, path: Path) -> Claim:
     test = _test(claim, path, name)
-    return Claim(name, claim.source, claim.where, claim.text, test, _shown(claim, test))
+    return Claim(
+        name, claim.source, claim.where, claim.text, test, _shown(claim, test), task=claim.task
+    )
 
 
 def _shown(claim: Statement, test: Test) -> float | None:
@@ -196,18 +217,11 @@ def _cell(
     high, low = scores[better], scores[worse]
     if high is None or low is None or high == low:
         return
-    first, second = (_here(run, comparison.suffix) for run in (better, worse))
+    first, second = (comparison.here(run) for run in (better, worse))
     digits = METRICS[metric].published_digits
     text = (
         f"{run_label(first)} scores above {run_label(second)} on {METRICS[metric].label} "
         f"({numbers.number(high, digits)} against {numbers.number(low, digits)})."
     )
     test = Above((first,), (second,), metric)
-    yield Claim(name, table.source, table.where, text, test, high - low, cell=True)
-
-
-def _here(run: str, suffix: str) -> str:
-    """A published row's run among ours."""
-    if run == BASE and f"{run}{suffix}" not in load_experiments().runs:
-        return run
-    return f"{run}{suffix}"
+    yield Claim(name, table.source, table.where, text, test, high - low, True, comparison.task)
