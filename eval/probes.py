@@ -60,7 +60,7 @@ def distance(first: Pixels, second: Pixels) -> float:
 def diversity(prompt: Sequence[Pixels]) -> list[float]:
     """Each image's mean distance to the others of its prompt; 0 for one alone."""
     apart = np.array([[distance(a, b) for b in prompt] for a in prompt])
-    return list(apart.sum(1) / max(len(prompt) - 1, 1))
+    return (apart.sum(1) / max(len(prompt) - 1, 1)).tolist()
 
 
 def coarse(image: Image.Image) -> Pixels:

@@ -10,8 +10,9 @@ from typing import Literal
 
 from leapalign.config import EXPERIMENTS
 from leapalign.errors import UserError
-from leapalign.experiments import Exhibit, load_experiments
+from leapalign.experiments import Exhibit
 from paper.ledger import Ledger
+from paper.names import experiments_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,10 @@ def request(
     add_ledger(parser)
     parser.add_argument("--output", type=Path, required=True, help="folder of the rendered files")
     options = parser.parse_args(arguments)
-    exhibit = getattr(load_experiments(), kind).get(options.name)
+    ledger = Ledger.open(options.ledger, seeds=options.seeds)
+    exhibit = getattr(experiments_of(ledger), kind).get(options.name)
     if exhibit is None:
         raise UserError(f"{EXPERIMENTS}: `{kind}` has no `{options.name}`; add its runs and title")
-    ledger = Ledger.open(options.ledger, exhibit.runs, options.seeds)
     return Request(options.name, exhibit, ledger, options.output)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from leapalign.experiments import Exhibit
 from paper import notes
+from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import run_label
 from paper.published import published
@@ -22,6 +23,9 @@ COLUMNS = (
     Column("peak_memory_mb", "Peak memory (MB)"),
     Column("skipped_groups", "Skipped groups"),
 )
+GRADIENT = Column("grad_norm", "Gradient norm", digits=3, best=None)
+MEMORY = Column("peak_memory_mb", "Peak memory (MB)", best="lowest")
+PASSES = Column("nfe_per_image", "NFE / image", digits=1, best="lowest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,8 @@ class Cost:
     seconds_per_iteration: float
     peak_memory_mb: float
     skipped_groups: float | None
+    nfe_per_image: float
+    grad_norm: float
 
 
 def cost(log: pd.DataFrame) -> Cost:
@@ -53,11 +59,20 @@ def cost(log: pd.DataFrame) -> Cost:
         skipped_groups=float(by_seed["skipped_groups"].sum().mean())
         if skipped.notna().any()
         else None,
+        nfe_per_image=total["nfe"] / total["images"],
+        grad_norm=float(by_seed["grad_norm"].mean().mean()),
     )
 
 
-def cost_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
+def cost_cell(ledger: Ledger, run: str, key: str) -> Cell:
+    """One of a run's totals, for a table of scores; empty for a run without a training log."""
+    log = pd.DataFrame() if ledger.gap(run) else ledger.runs[run].training
+    return Cell() if log.empty else Cell(ours=Interval(getattr(cost(log), key)))
+
+
+def cost_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
     """The cost of every trained run of the exhibit."""
+    ledger = estimates.ledger
     footnotes = notes.footnotes(ledger, exhibit.runs)
     rows = []
     for run in exhibit.runs:

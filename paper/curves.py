@@ -25,11 +25,15 @@ class Curve:
 def curve(log: pd.DataFrame, x: str, y: str) -> Curve:
     """The curve of a log's column `y` against `x`, over the iterations that every seed has."""
     seeds = log.pivot(index="iteration", columns="seed", values=y).dropna()
-    window = max(1, round(SMOOTHING * len(seeds)))
-    smooth = seeds.rolling(window, min_periods=1).mean()
+    smooth = smoothed(seeds)
     if x == "iteration":
         at = seeds.index.to_series()
     else:
         at = log.pivot(index="iteration", columns="seed", values=x).loc[seeds.index].mean(axis=1)
     columns = (at, smooth.mean(axis=1), smooth.min(axis=1), smooth.max(axis=1))
     return Curve(*(column.to_numpy(dtype=float) for column in columns))
+
+
+def smoothed(values: pd.DataFrame) -> pd.DataFrame:
+    """A moving average over iterations, the rows."""
+    return values.rolling(max(1, round(SMOOTHING * len(values))), min_periods=1).mean()

@@ -9,6 +9,7 @@ from itertools import groupby
 from leapalign.design import Design
 from leapalign.experiments import Exhibit
 from paper import numbers
+from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import run_label
 from paper.published import published
@@ -40,7 +41,7 @@ CHOICES: dict[Column, Callable[[Design], Cell]] = {
 }
 
 
-def properties_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
+def properties_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
     """Table 1 of the paper: early steps, nested gradient, leaps, several steps."""
     stated = published().properties
     columns = {
@@ -50,10 +51,11 @@ def properties_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
         "Early steps are those of the noisier half of the path. Predicting the image that is "
         "rewarded counts as no leap."
     )
-    return _table(name, exhibit, ledger, columns, [about, *_agreement(exhibit, ledger)])
+    texts = [about, *_agreement(exhibit, estimates.ledger)]
+    return _table(name, exhibit, estimates.ledger, columns, texts)
 
 
-def design_space_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
+def design_space_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
     """FlowBP's design space: reward input, weights, active steps, coupling; and what they cost."""
     texts = (
         "Over many Plans of each method. The reward is taken on the generated image, or on one "
@@ -64,7 +66,7 @@ def design_space_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
         "holds 1. NFE counts an image's transformer passes: a forward pass is 1, one with gradient "
         "and its backward pass 3.",
     )
-    return _table(name, exhibit, ledger, CHOICES, texts)
+    return _table(name, exhibit, estimates.ledger, CHOICES, texts)
 
 
 def _table(

@@ -8,6 +8,7 @@ from typing import Any
 
 from leapalign.experiments import Exhibit
 from paper import numbers
+from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import run_label
 from paper.notes import remarks
@@ -84,8 +85,9 @@ SETTINGS = (
 )
 
 
-def deviations_table(name: str, exhibit: Exhibit, ledger: Ledger) -> Table:
+def deviations_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
     """Every setting of the paper beside ours, and what single runs change of the shared budget."""
+    ledger = estimates.ledger
     rows = tuple(row for setting in SETTINGS if (row := _row(setting, ledger)) is not None)
     columns = (Column("published", "Paper"), Column("ours", "Here"), Column("differs", "Differs"))
     differing = sum(row.cells[2].words == "yes" for row in rows)

@@ -48,7 +48,7 @@ class Estimates:
         first, second = self.scores(run, metric, when), self.scores(other, metric, when)
         if first.empty or second.empty:
             return pd.DataFrame()
-        first, second = self._beside(run, first, second), self._beside(other, second, first)
+        first, second = self.beside(run, first, second), self.beside(other, second, first)
         try:
             return stats.paired(first, second)
         except ValueError:
@@ -65,11 +65,9 @@ class Estimates:
             return scores
         if not entry.trained:
             scores = scores[scores["seed"] == scores["seed"].min()]
-        if metric.tag is not None:
-            scores = scores[scores["tag"] == metric.tag]
-        return scores.assign(score=scores["score"] * metric.factor)
+        return metric.printed(scores)
 
-    def _beside(self, run: str, scores: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    def beside(self, run: str, scores: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
         """An untrained model's scores, once for every seed that it is compared with."""
         if self.ledger.runs[run].trained:
             return scores

@@ -30,6 +30,7 @@ KEYS = ["evaluator", "prompt_index", "image_index"]
 SCORE_COLUMNS = [*KEYS, "image", "prompt", "tag", "score"]
 TRAIN_COLUMNS = ["iteration", "reward", "grad_norm", "nfe", "images", "seconds", "peak_memory_mb"]
 LENGTH_COLUMNS = ["method", "steps", "grad_norm", "saved_mb", "seconds"]
+RESIDUAL_COLUMNS = ["gap", "mean", "low", "high", "pairs"]
 REQUIRED = ("scores.csv", "provenance.json")
 DESIGNS = "designs.json"
 TRAJECTORIES = "trajectories.json"
@@ -124,7 +125,7 @@ class Ledger:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such ledger; {MEASURE}")
         entries = sorted(path for path in folder.iterdir() if path.is_dir())
-        if not entries and not (folder / DESIGNS).is_file():
+        if not entries and not any((folder / name).is_file() for name in (DESIGNS, TRAJECTORIES)):
             raise UserError(f"{folder}: the ledger is empty; {MEASURE}")
         complete, gaps = {}, {}
         for path in entries:
@@ -167,19 +168,26 @@ class Ledger:
 
     @functools.cached_property
     def lengths(self) -> pd.DataFrame:
-        """What the gradient of some methods is at several numbers of steps: `LENGTH_COLUMNS`.
+        """What the gradient of some methods is at several numbers of steps: `LENGTH_COLUMNS`."""
+        return self._trajectories("lengths", LENGTH_COLUMNS)
 
-        Empty where that was not measured.
+    @functools.cached_property
+    def residuals(self) -> pd.DataFrame:
+        """How far leaps land from the path, by the distance in σ: `RESIDUAL_COLUMNS`."""
+        return self._trajectories("residuals", RESIDUAL_COLUMNS)
+
+    def _trajectories(self, key: str, columns: list[str]) -> pd.DataFrame:
+        """A table of the file on trajectories; empty where they were not measured.
 
         Raises:
             UserError: The file is damaged.
         """
         path = self.folder / TRAJECTORIES
         if not path.is_file():
-            return pd.DataFrame(columns=LENGTH_COLUMNS)
-        table = pd.DataFrame(_read_json(path).get("lengths") or [])
-        if missing := [column for column in LENGTH_COLUMNS if column not in table]:
-            raise UserError(f"{path}: `lengths` lacks {', '.join(missing)}; measure it again")
+            return pd.DataFrame(columns=columns, dtype=float)
+        table = pd.DataFrame(_read_json(path).get(key) or [])
+        if missing := [column for column in columns if column not in table]:
+            raise UserError(f"{path}: `{key}` lacks {', '.join(missing)}; measure it again")
         return table
 
     def gap(self, run: str) -> str | None:

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import functools
 
-from leapalign.config import SCALES, declared_deviations, load_method
-from leapalign.experiments import load_experiments
+from leapalign.config import SCALES, declared_deviations, load_method, load_scale
+from leapalign.experiments import Experiments, load_experiments
 from leapalign.settings import Deviation
+from paper.ledger import Ledger
+
+
+def experiments_of(ledger: Ledger) -> Experiments:
+    """The experiments at the scale that a ledger was measured at."""
+    known = load_experiments()
+    own = (SCALES / f"{ledger.scale}.yaml").is_file()
+    return known.at(load_scale(ledger.scale).tasks) if own else known
 
 
 @functools.cache
 def run_label(run: str) -> str:
     """A run's printed name: its own, else its method's; an undeclared run keeps its key."""
-    config = load_experiments().runs.get(run)
+    config = load_experiments().find(run)
     if config is None:
         return run
     return config.label or (load_method(config.method).label if config.method else run)
@@ -21,7 +29,17 @@ def run_label(run: str) -> str:
 @functools.cache
 def declared(run: str, scale: str) -> tuple[Deviation, ...]:
     """What a run changes of the scale's shared budget, with reasons."""
-    config = load_experiments().runs.get(run)
+    config = load_experiments().find(run)
     if config is None or not (SCALES / f"{scale}.yaml").is_file():
         return ()
     return declared_deviations(run, config, scale)
+
+
+@functools.cache
+def published_name(run: str) -> str:
+    """A run's name in a published table, which is of one task, reward and base model throughout."""
+    config = load_experiments().find(run)
+    choices = (config.task, config.reward, config.backbone) if config else ()
+    for choice in choices:
+        run = run.removesuffix(f"-{choice}")
+    return run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from paper.ledger import Ledger
 from paper.names import declared, run_label
 from paper.orders import Order
 from paper.published import published
-from paper.style import BASE, REFERENCE, Metric
-from paper.table import Note, number_notes
+from paper.style import REFERENCE, Metric
+from paper.table import Column, Note, number_notes
 from paper.verdict import Outcome, Verdict
 
 TRAINING_REWARD = Note("The training reward: every other column is held out from training.", "†")
@@ -29,35 +29,47 @@ class Footnotes:
     listed: tuple[Note, ...]
 
 
-def footnotes(ledger: Ledger, runs: Sequence[str]) -> Footnotes:
+def footnotes(ledger: Ledger, runs: Sequence[str], reference: str = REFERENCE) -> Footnotes:
     """Every run's gap, declared deviations, and undeclared differences from the reference."""
-    texts = {run: remarks(ledger, run) for run in runs}
+    texts = {run: remarks(ledger, run, reference) for run in runs}
     numbered = number_notes(text for several in texts.values() for text in several)
     marks = {run: tuple(numbered[text].mark for text in several) for run, several in texts.items()}
     return Footnotes(marks, tuple(numbered.values()))
 
 
-def rewards(ledger: Ledger) -> set[str]:
-    """The rewards that the ledger's runs were trained on."""
-    records = (record for run in ledger.runs.values() for record in run.provenance.values())
+def rewards(ledger: Ledger, runs: Iterable[str]) -> set[str]:
+    """The rewards that these of the ledger's runs were trained on."""
+    measured = (ledger.runs[run] for run in runs if run in ledger.runs)
+    records = (record for run in measured for record in run.provenance.values())
     return {record.reward for record in records if record.reward}
 
 
-def about(estimates: Estimates, runs: Sequence[str], metric: Metric) -> list[str]:
+def about(
+    estimates: Estimates, runs: Sequence[str], metric: Metric, reference: str = REFERENCE
+) -> list[str]:
     """What the means and intervals rest on, run by run where they differ."""
-    found = {run: estimates.mean(run, metric) for run in runs}
-    sizes = {(e.images, e.prompts, e.seeds) for run, e in found.items() if e and run != BASE}
+    measured = estimates.ledger.runs
+    trained = [run for run in runs if run in measured and measured[run].trained]
+    found = {run: estimates.mean(run, metric) for run in trained or runs}
+    sizes = {(e.images, e.prompts, e.seeds) for e in found.values() if e}
     if not sizes:
         return []
     images, prompts, seeds = max(sizes)
     text = (
         f"Means over {numbers.number(images, 0)} images of {numbers.number(prompts, 0)} prompts "
         f"from {_count(seeds, 'training seed')}; in brackets the 95% bootstrap interval. "
-        f"Δ is the paired difference to {run_label(REFERENCE)} on shared prompts, noise and seeds."
+        f"Δ is the paired difference to {run_label(reference)} on shared prompts, noise and seeds."
     )
     if seeds == 1:
         text += " With one seed the intervals say nothing of how training varies."
     return [text, *([_uneven(found)] if len(sizes) > 1 else [])]
+
+
+def score_column(metric: Metric, trained_on: Container[str]) -> Column:
+    """A score's column, marked where it is the training reward."""
+    label = f"{metric.label} (%)" if metric.percent else metric.label
+    marks = (TRAINING_REWARD.mark,) if metric.evaluator in trained_on else ()
+    return Column(metric.key, label, metric.digits, metric.published_digits, marks)
 
 
 def sources(names: Sequence[str]) -> list[str]:
@@ -85,7 +97,7 @@ def asserted(found: Verdict) -> str:
     return f"{found.where}: {found.text} Here: {found.found or Outcome.UNMEASURED.value}."
 
 
-def remarks(ledger: Ledger, run: str) -> list[str]:
+def remarks(ledger: Ledger, run: str, reference: str = REFERENCE) -> list[str]:
     """A run's gap, or how its budget differs from what compared runs share."""
     if gap := ledger.gap(run):
         return [f"No results: {gap}."]
@@ -94,14 +106,14 @@ def remarks(ledger: Ledger, run: str) -> list[str]:
         f"{d.key} = {numbers.setting(d.value)} instead of {numbers.setting(d.shared)}: {d.reason}."
         for d in excused
     ]
-    allowed = {f"training.{d.key}" for d in (*excused, *_excused(ledger, REFERENCE))}
+    allowed = {f"training.{d.key}" for d in (*excused, *_excused(ledger, reference))}
     changed = [
-        f"{key} = {numbers.setting(own)} against {numbers.setting(reference)}"
-        for key, own, reference in _changes(ledger, run)
+        f"{key} = {numbers.setting(own)} against {numbers.setting(other)}"
+        for key, own, other in _changes(ledger, run, reference)
         if key not in allowed
     ]
     if changed:
-        other = f"Measured with other settings than {run_label(REFERENCE)}"
+        other = f"Measured with other settings than {run_label(reference)}"
         texts.append(f"{other}: {', '.join(changed)}.")
     return texts
 
@@ -118,11 +130,11 @@ def _excused(ledger: Ledger, run: str) -> list[Deviation]:
     ]
 
 
-def _changes(ledger: Ledger, run: str) -> list[tuple[str, Any, Any]]:
+def _changes(ledger: Ledger, run: str, beside: str) -> list[tuple[str, Any, Any]]:
     """Differences from the reference in what compared runs share: key, own, reference."""
-    if run == REFERENCE or ledger.gap(REFERENCE):
+    if run == beside or ledger.gap(beside):
         return []
-    own, reference = ledger.runs[run].record, ledger.runs[REFERENCE].record
+    own, reference = ledger.runs[run].record, ledger.runs[beside].record
     changes = []
     for stage in ("generate", "score"):
         changes += _differences(own.settings(stage), reference.settings(stage))

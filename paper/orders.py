@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,9 +20,10 @@ class Order:
     pairs: int
 
 
-def orders(table: Table, columns: int) -> list[Order]:
-    """How each of the first columns orders the rows that both we and the paper have."""
-    found = (_order(table, index) for index in range(columns))
+def orders(table: Table, columns: Collection[str]) -> list[Order]:
+    """How each of these columns orders the rows that both we and the paper have."""
+    keys = [column.key for column in table.columns]
+    found = (_order(table, index) for index, key in enumerate(keys) if key in columns)
     return [order for order in found if order is not None]
 
 

@@ -25,9 +25,15 @@ class Sheet:
     gap: str | None = None
 
 
-def sheets(ledger: Ledger, runs: Sequence[str]) -> list[Sheet]:
-    """The sheets of several runs' first seed; a run without one keeps its reason."""
-    return [_sheet(ledger, run) for run in runs]
+def sheets(ledger: Ledger, runs: Sequence[str], name: str = "samples") -> list[Sheet]:
+    """The sheets of several runs' first seed; a run without one keeps its reason.
+
+    Args:
+        ledger: where they are.
+        runs: whose.
+        name: "samples", or "enlarged" for those at a higher resolution.
+    """
+    return [_sheet(ledger, run, name) for run in runs]
 
 
 def prompts(found: Sequence[Sheet]) -> tuple[str, ...]:
@@ -66,27 +72,28 @@ def mosaic(found: Sequence[Sheet], columns: int, cell: int) -> Image.Image:
     return canvas
 
 
-def _sheet(ledger: Ledger, run: str) -> Sheet:
+def _sheet(ledger: Ledger, run: str, name: str) -> Sheet:
     gap = ledger.gap(run)
     if gap is None:
         folder = next(iter(ledger.runs[run].folders.values()))
-        missing = [name for name in ("samples.png", "samples.json") if not (folder / name).exists()]
+        files = (f"{name}.png", f"{name}.json")
+        missing = [file for file in files if not (folder / file).exists()]
         gap = f"its ledger lacks {' and '.join(missing)}" if missing else None
     if gap is not None:
         return Sheet(run, run_label(run), (), (), gap)
-    texts, images = _read(folder)
+    texts, images = _read(folder, name)
     return Sheet(run, run_label(run), texts, images)
 
 
-def _read(folder: Path) -> tuple[tuple[str, ...], tuple[Image.Image, ...]]:
+def _read(folder: Path, name: str) -> tuple[tuple[str, ...], tuple[Image.Image, ...]]:
     """The prompts and tiles of a sheet."""
     try:
-        described = json.loads((folder / "samples.json").read_text(encoding="utf-8"))["samples"]
-        with Image.open(folder / "samples.png") as opened:
+        described = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["samples"]
+        with Image.open(folder / f"{name}.png") as opened:
             sheet = opened.convert("RGB")
         tiles = tuple(sheet.crop(tuple(entry["box"])) for entry in described)
         return tuple(entry["prompt"] for entry in described), tiles
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder}: samples.png or samples.json is damaged ({error}); run it again"
+            f"{folder}: {name}.png or {name}.json is damaged ({error}); run it again"
         ) from None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import pandas as pd
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,11 @@ class Metric:
         """From the ledger's unit to the printed one."""
         return 100.0 if self.percent else 1.0
 
+    def printed(self, scores: pd.DataFrame) -> pd.DataFrame:
+        """Its evaluator's scores in printed units, of its task alone."""
+        rows = scores if self.tag is None else scores[scores["tag"] == self.tag]
+        return rows.assign(score=rows["score"] * self.factor)
+
 
 # Okabe and Ito's colours; LeapAlign is vermilion in every figure, its variants are its neighbours.
 RUNS = {
@@ -59,12 +68,16 @@ RUNS = {
     "mix_grpo_flash": RunStyle("#B98900", (0, (1, 1.2))),
     "flow_grpo": RunStyle("#882255", (0, (4, 1.5))),
     "flow_grpo_fast": RunStyle("#882255", (0, (1, 1.2))),
-    "leapalign-early-half": RunStyle("#8E5BA6", (0, (5, 1.2))),
-    "leapalign-alpha-0": RunStyle("#8E5BA6", (0, (5, 1.2))),
-    "leapalign-alpha-1": RunStyle("#94715A", (0, (2, 1.2))),
-    "leapalign-weight-dj": RunStyle("#8E5BA6", (0, (5, 1.2))),
-    "leapalign-weight-none": RunStyle("#94715A", (0, (2, 1.2))),
 }
+
+UNKNOWN = RunStyle("#5C6670", (0, (3, 1, 1, 1)))
+VARIANTS = (
+    RunStyle("#8E5BA6", (0, (5, 1.2))),
+    RunStyle("#94715A", (0, (2, 1.2))),
+    RunStyle("#3FA7DC", (0, (4, 1.5, 1, 1.5))),
+    RunStyle("#5C6670", (0, (1, 1.2))),
+)
+"""The lines of a method's variants, in the order in which they are shown."""
 
 REFERENCE = "leapalign"
 BASE = "base"
@@ -88,14 +101,31 @@ TASKS = tuple(
         ("color_attr", "Attribute"),
     ]
 )
-METRICS = {
-    metric.key: metric
-    for metric in (
-        HPSV2, PICKSCORE, HPSV3, IMAGEREWARD, UR_ALIGN, UR_IQ, GENEVAL, *TASKS, LAYOUT,
-    )
-}  # fmt: skip
+IMAGEREWARD = Metric("imagereward", "imagereward", "ImageReward", 3, 4)
+UR_ALIGN = Metric("ur_align", "unifiedreward-alignment", "UR-Align", 3, 4)
+UR_IQ = Metric("ur_iq", "unifiedreward-quality", "UR-IQ", 3, 4)
+SCORES = (HPSV2, HPSV3, PICKSCORE, UR_ALIGN, UR_IQ, IMAGEREWARD, GENEVAL)
+"""What methods are compared by; a table shows those that were measured."""
+LAYOUT = Metric("layout", "layout", "Layout change", 4, 4)
+PROBES = (
+    Metric("high_frequency", "high_frequency", "High frequencies", 2, 2, percent=True),
+    Metric("saturation", "saturation", "Saturation", 2, 2, percent=True),
+    Metric("clipping", "clipping", "Clipped pixels", 2, 2, percent=True),
+    Metric("diversity", "diversity", "Diversity", 4, 4),
+    LAYOUT,
+)
+METRICS = {metric.key: metric for metric in (*SCORES, *TASKS, *PROBES)}
 
 
 def run_style(run: str) -> RunStyle:
-    """The style of a run; one that has none of its own is grey."""
-    return RUNS.get(run, RunStyle("#5C6670", (0, (3, 1, 1, 1))))
+    """The style of a run of its own; one on another task, reward or base model has its method's."""
+    method, _, _ = run.partition("-")
+    if run in RUNS or run.endswith(("-compositional", "-pickscore", "-hpsv3", "-mjhq", "-sd3")):
+        return RUNS.get(run) or RUNS.get(method, UNKNOWN)
+    return UNKNOWN
+
+
+def styles(runs: Sequence[str]) -> dict[str, RunStyle]:
+    """The styles of runs shown together: variants take theirs in order."""
+    variants = itertools.cycle(VARIANTS)
+    return {run: next(variants) if run_style(run) is UNKNOWN else run_style(run) for run in runs}

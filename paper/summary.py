@@ -57,7 +57,7 @@ class Gain:
 
 def gains(estimates: Estimates) -> list[Gain]:
     """LeapAlign against the untrained model, on every score."""
-    trained_on = rewards(estimates.ledger)
+    trained_on = rewards(estimates.ledger, [REFERENCE])
     return [_gain(estimates, metric, table, trained_on) for metric, table in METRICS]
 
 

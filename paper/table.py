@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from eval.stats import Estimate
 from leapalign.errors import UserError
@@ -52,13 +53,23 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its printed name, digits of our numbers and the paper's, and footnote marks."""
+    """A column.
+
+    Args:
+        key: its name in the CSV file.
+        label: its printed name.
+        digits: decimals of our numbers.
+        published_digits: decimals of the paper's.
+        marks: footnotes.
+        best: whether the highest or the lowest entry leads a ranked table; None where neither.
+    """
 
     key: str
     label: str
     digits: int = 0
     published_digits: int = 0
     marks: tuple[str, ...] = ()
+    best: Literal["highest", "lowest"] | None = "highest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,7 @@ class Table:
         columns: the columns after the first.
         rows: in printed order.
         notes: printed below it.
-        ranked: larger is better in every column, so the best entry stands out.
+        ranked: the best entry of every column stands out.
     """
 
     name: str
@@ -104,13 +115,14 @@ class Table:
 
     def best(self, index: int, *, published: bool = False) -> frozenset[str]:
         """The keys of the rows that lead a column, where at least two rows compete."""
-        if not self.ranked:
+        leads = {"highest": max, "lowest": min}.get(self.columns[index].best or "")
+        if not self.ranked or leads is None:
             return frozenset()
         scores = {row.key: _score(row.cells[index], published) for row in self.rows}
         known = {key: score for key, score in scores.items() if score is not None}
         if len(known) < 2:
             return frozenset()
-        return frozenset(key for key, score in known.items() if score == max(known.values()))
+        return frozenset(key for key, score in known.items() if score == leads(known.values()))
 
     def write(self, folder: Path) -> None:
         """Keep the table for the figures and the report that reuse it."""

@@ -13,20 +13,21 @@ from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Exhibit
 from leapalign.parsing import nearest
 from paper import cli, notes
-from paper.cost import cost_table
+from paper.budgets import budgets_table
+from paper.cost import GRADIENT, MEMORY, PASSES, cost_cell, cost_table
 from paper.design import design_space_table, properties_table
 from paper.deviations import deviations_table
 from paper.estimates import Estimates
+from paper.hacking import hacking_table
 from paper.judge import asserted
-from paper.ledger import Ledger
 from paper.markup import write_all
-from paper.names import run_label
+from paper.names import published_name, run_label
 from paper.orders import orders
 from paper.published import PublishedTable, published
-from paper.style import GENEVAL, HPSV2, HPSV3, PICKSCORE, REFERENCE, TASKS, Metric
+from paper.rewards import rewards_table
+from paper.seeds import seeds_table
+from paper.style import GENEVAL, HPSV2, HPSV3, PICKSCORE, PROBES, SCORES, TASKS, Metric
 from paper.table import Cell, Column, Note, Row, Table, interval
-
-SCORES = (HPSV2, PICKSCORE, HPSV3, GENEVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +35,53 @@ class Layout:
     """What a comparison shows.
 
     Args:
-        metrics: its columns.
+        metrics: its columns; those that no run was scored by are left out.
         neighbours: the published tables that hold the paper's side.
-        ordered: in how many of the first columns the paper's order of methods is compared.
+        ordered: the columns in which the paper's order of methods is compared.
+        costs: further columns, from the training logs.
+        ranked: whether the best entry of every column stands out.
     """
 
     metrics: tuple[Metric, ...]
-    neighbours: tuple[str, ...]
-    ordered: int = 0
+    neighbours: tuple[str, ...] = ()
+    ordered: tuple[Metric, ...] = ()
+    costs: tuple[Column, ...] = ()
+    ranked: bool = True
 
     def neighbour(self, metric: Metric) -> PublishedTable | None:
         """The first of the published tables that has the metric."""
         tables = (published().tables[name] for name in self.neighbours)
         return next((table for table in tables if metric.key in table.metrics), None)
 
+    def measured(self, estimates: Estimates, runs: Sequence[str]) -> Layout:
+        """With the columns that a run was scored by alone; all where none was."""
+        found = tuple(m for m in self.metrics if any(estimates.mean(run, m) for run in runs))
+        return replace(self, metrics=found or self.metrics)
 
+
+ORDERED = (HPSV2, PICKSCORE, HPSV3, GENEVAL)
 COMPARISONS = {
-    "main": Layout(SCORES, ("general", "compositional"), ordered=4),
-    "geneval": Layout((GENEVAL, *TASKS), ("compositional",), ordered=1),
+    "main": Layout(SCORES, ("general", "compositional"), ORDERED),
+    "geneval": Layout((GENEVAL, *TASKS), ("compositional",), (GENEVAL,)),
+    "sd3": Layout(SCORES, ("sd35",), (HPSV2, PICKSCORE, HPSV3)),
+    "threshold": Layout(SCORES, ("threshold",), (HPSV2,)),
     "ablation_discount": Layout(SCORES, ("discount",)),
-    "ablation_early": Layout(SCORES, ()),
-    "ablation_weighting": Layout(SCORES, ()),
-    "flowbp": Layout(SCORES, ("flowbp_flux",), ordered=2),
+    "ablation_leaps": Layout(SCORES, costs=(MEMORY, PASSES)),
+    "ablation_reward_input": Layout(SCORES),
+    "ablation_weighting": Layout(SCORES),
+    "ablation_early": Layout((GENEVAL, *SCORES[:-1])),
+    "ablation_pairs": Layout(SCORES),
+    "nested": Layout(SCORES, costs=(GRADIENT,)),
+    "flowbp": Layout(SCORES, ("flowbp_flux",), (HPSV2, PICKSCORE)),
     "policy_gradients": Layout(SCORES, ("general", "compositional")),
+    "artefacts": Layout(PROBES, ranked=False),
 }
 
-PLAIN: dict[str, Callable[[str, Exhibit, Ledger], Table]] = {
+PLAIN: dict[str, Callable[[str, Exhibit, Estimates], Table]] = {
+    "rewards": rewards_table,
+    "budgets": budgets_table,
+    "hacking": hacking_table,
+    "seeds": seeds_table,
     "properties": properties_table,
     "design_space": design_space_table,
     "cost": cost_table,
@@ -80,46 +102,50 @@ def build(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
         UserError: There is no such table.
     """
     if name in PLAIN:
-        return PLAIN[name](name, exhibit, estimates.ledger)
+        return PLAIN[name](name, exhibit, estimates)
     if name not in COMPARISONS:
         raise UserError(f"{EXPERIMENTS}: `tables`: no table `{name}`{nearest(name, names())}")
     return _comparison(name, COMPARISONS[name], exhibit, estimates)
 
 
 def _comparison(name: str, layout: Layout, exhibit: Exhibit, estimates: Estimates) -> Table:
-    ledger = estimates.ledger
-    footnotes = notes.footnotes(ledger, exhibit.runs)
-    columns = tuple(_column(metric, ledger) for metric in layout.metrics)
-    rows = tuple(_row(run, layout, estimates, footnotes) for run in exhibit.runs)
-    table = Table(name, exhibit.title, "Method", columns, rows, ranked=True)
+    ledger, reference = estimates.ledger, exhibit.reference
+    layout = layout.measured(estimates, exhibit.runs)
+    footnotes = notes.footnotes(ledger, exhibit.runs, reference)
+    trained_on = notes.rewards(ledger, exhibit.runs)
+    scored = tuple(notes.score_column(metric, trained_on) for metric in layout.metrics)
+    rows = tuple(_row(run, layout, exhibit, estimates, footnotes) for run in exhibit.runs)
+    columns = (*scored, *layout.costs)
+    table = Table(name, exhibit.title, "Method", columns, rows, ranked=layout.ranked)
     texts = [
-        *notes.about(estimates, exhibit.runs, layout.metrics[0]),
+        *notes.about(estimates, exhibit.runs, layout.metrics[0], reference),
         *notes.sources(layout.neighbours),
-        *(notes.order(found) for found in orders(table, layout.ordered)),
+        *(notes.order(found) for found in orders(table, [m.key for m in layout.ordered])),
         *(notes.asserted(found) for found in asserted(estimates, exhibit.runs)),
     ]
     trained = [notes.TRAINING_REWARD] if any(column.marks for column in columns) else []
     return replace(table, notes=(*footnotes.listed, *trained, *(Note(text) for text in texts)))
 
 
-def _column(metric: Metric, ledger: Ledger) -> Column:
-    label = f"{metric.label} (%)" if metric.percent else metric.label
-    marks = (notes.TRAINING_REWARD.mark,) if metric.evaluator in notes.rewards(ledger) else ()
-    return Column(metric.key, label, metric.digits, metric.published_digits, marks)
-
-
-def _row(run: str, layout: Layout, estimates: Estimates, footnotes: notes.Footnotes) -> Row:
-    cells = tuple(_cell(run, metric, layout, estimates) for metric in layout.metrics)
+def _row(
+    run: str,
+    layout: Layout,
+    exhibit: Exhibit,
+    estimates: Estimates,
+    footnotes: notes.Footnotes,
+) -> Row:
+    scored = (_cell(run, metric, layout, exhibit, estimates) for metric in layout.metrics)
+    costs = (cost_cell(estimates.ledger, run, column.key) for column in layout.costs)
     gap = estimates.ledger.gap(run)
-    return Row(run, run_label(run), cells, gap, footnotes.marks.get(run, ()))
+    return Row(run, run_label(run), (*scored, *costs), gap, footnotes.marks.get(run, ()))
 
 
-def _cell(run: str, metric: Metric, layout: Layout, estimates: Estimates) -> Cell:
+def _cell(run: str, metric: Metric, layout: Layout, exhibit: Exhibit, estimates: Estimates) -> Cell:
     neighbour = layout.neighbour(metric)
     return Cell(
         ours=interval(estimates.mean(run, metric)),
-        difference=interval(estimates.difference(run, REFERENCE, metric)),
-        published=neighbour.get(run, metric.key) if neighbour else None,
+        difference=interval(estimates.difference(run, exhibit.reference, metric)),
+        published=neighbour.get(published_name(run), metric.key) if neighbour else None,
     )
 
 
