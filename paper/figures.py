@@ -320,6 +320,7 @@ def _radar(
             axis.plot(ends, values, color=style.color, linestyle=style.dash, label=run_label(run))
             axis.fill(ends, values, color=style.color, alpha=0.04)
     axis.set_xticks(angles, found.columns)
+    axis.tick_params(axis="x", pad=9)
     axis.set_yticks([])
     axis.set_ylim(0, 1.02)
     axis.spines["polar"].set_visible(False)

@@ -138,7 +138,7 @@ def _changes(ledger: Ledger, run: str, beside: str) -> list[tuple[str, Any, Any]
     changes = []
     for stage in ("generate", "score"):
         changes += _differences(own.settings(stage), reference.settings(stage))
-    if own.stage("train"):
+    if own.stage("train") and reference.stage("train"):
         first, second = (
             {"training": record.get("train", "training")} for record in (own, reference)
         )

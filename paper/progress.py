@@ -33,6 +33,8 @@ def points(estimates: Estimates, run: str, base: str | None, metric: Metric) -> 
     watched = metric.printed(rows)
     found = {int(at): rows for at, rows in watched.groupby("iteration")}
     end = _first(estimates.scores(run, metric))
+    if end.empty:
+        return {}
     if base is not None:
         beginning = _first(estimates.beside(base, estimates.scores(base, metric), end))
         found = {0: beginning, **found}
