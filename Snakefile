@@ -32,11 +32,12 @@ localrules:
     extended,
 
 
-# The scale's tables, figures and report.
+# The scale's tables, figures, claims and report.
 rule all:
     default_target: True
     input:
         rules.report.output,
+        rules.claims.output,
 
 
 # What goes beyond the paper's own comparison: more methods, and the tables that show them.

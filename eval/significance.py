@@ -14,7 +14,9 @@ quasi-F for a mean that must hold for new seeds *and* new prompts. Where seeds d
 S - 1 of them, so that three seeds need a difference of 4.3 standard errors. The percentile
 bootstrap of `eval.stats` knows no such penalty: with three seeds it shrinks B by a third and takes
 what remains for certain, so its interval is too narrow where training varies more than prompts.
-Hence the bootstrap is for intervals, as in every table, and verdicts ask this test too.
+Hence the bootstrap is for intervals, as in every table, and verdicts ask this test too. With three
+seeds it rejects a true zero in 4 to 9 of 100 cases at a level of 5%, most where seeds and prompts
+matter about alike (simulated in the tests).
 
 Scores in groups (GenEval's tasks) are averaged group by group, and C is summed over the groups.
 With one seed only prompts are random, and the answer is about that one training.
@@ -78,7 +80,8 @@ class Components:
     def seeds_to_decide(self, level: float = LEVEL) -> int | None:
         """The fewest seeds, more than there are, that would put such an effect beyond chance.
 
-        None where `MOST_SEEDS` would not do: the effect is about zero, or the prompts are too few.
+        It is the size at which a true effect as large as the measured one is found as often as
+        not; whoever wants to be surer of the outcome takes more. None where `MOST_SEEDS` would not do: the effect is about zero, or the prompts are too few.
         None too with one seed, which says nothing of how seeds vary.
         """
         if self.between_seeds is None:

@@ -1,4 +1,4 @@
-# The paper: ledgers -> one target per table and figure -> one report; and the committed ledger's paper.
+# The paper: ledgers -> one target per table and figure, the claims -> one report; and the committed ledger's paper.
 
 import hashlib
 
@@ -8,6 +8,7 @@ PAPER_CODE = hashlib.sha256(
     b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*.[pmjcy]*")))
 ).hexdigest()[:16]
 SEEDS = " ".join(map(str, suite.seeds))
+EXTENDED = [*suite.ledgers(suite.experiments.extended.runs), suite.trajectories]
 tables, figures = f"{suite.folder}/tables", f"{suite.folder}/figures"
 
 
@@ -84,6 +85,41 @@ for name, exhibit in suite.experiments.figures.items():
             " --output {params.out:q} > {log:q} 2>&1"
 
 
+rule claims:
+    input:
+        suite.ledgers(suite.experiments.default.runs),
+        suite.designs,
+    output:
+        json=f"{suite.folder}/claims/claims.json",
+        csv=f"{suite.folder}/claims/claims.csv",
+        tex=f"{suite.folder}/claims/claims.tex",
+        md=report(
+            f"{suite.folder}/claims/claims.md",
+            caption="captions/exhibit.rst",
+            category="Claims",
+        ),
+    log:
+        f"{suite.folder}/logs/paper/claims.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        seconds=3 * suite.seconds("render"),
+    params:
+        title="A verdict on every claim",
+        seeds=SEEDS,
+        ledger=lambda wildcards: f"{suite.folder}/ledger",
+        # Extended runs are judged where they have been made; the claims ask for none of them.
+        also=[path for path in EXTENDED if Path(path).is_file()],
+        out=subpath(output.json, parent=True),
+        code=PAPER_CODE,
+    message:
+        "claims"
+    shell:
+        "python -m paper.claims --ledger {params.ledger:q} --seeds {params.seeds}"
+        " --output {params.out:q} > {log:q} 2>&1"
+
+
 rule report:
     input:
         ledgers=suite.ledgers(suite.experiments.default.runs),
@@ -120,13 +156,14 @@ rule render:
         report="results/paper/{committed}/report/index.html",
         tables=directory("results/paper/{committed}/tables"),
         figures=directory("results/paper/{committed}/figures"),
+        claims=directory("results/paper/{committed}/claims"),
     log:
         "results/paper/{committed}/render.log",
     conda:
         "../environment.yml"
     threads: 1
     resources:
-        seconds=20,
+        seconds=40,
     params:
         ledger=lambda wildcards: COMMITTED / wildcards.committed,
         out=subpath(output.report, ancestor=2),
@@ -137,7 +174,7 @@ rule render:
         "python -m paper --ledger {params.ledger:q} --output {params.out:q} > {log:q} 2>&1"
 
 
-# Tables, figures and report of the committed ledgers alone: nothing is trained or sampled.
+# Tables, figures, claims and report of the committed ledgers alone: nothing is trained or sampled.
 rule paper:
     input:
         expand(

@@ -16,6 +16,7 @@ def test_every_run_is_trained_generated_and_scored_once(pristine):
         "score": runs,
         "ledger": runs,
         "designs": 1,
+        "claims": 1,
         "report": 1,
         "all": 1,
     } | dict.fromkeys(exhibits, 1)

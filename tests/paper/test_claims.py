@@ -1,0 +1,504 @@
+"""Every claim gets the verdict that a ledger of known differences deserves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from leapalign.errors import UserError
+from paper.claims import Verdicts, claims_table, main
+from paper.estimates import Estimates
+from paper.judge import verdicts
+from paper.kinds import (
+    Above,
+    AtMost,
+    DesignIs,
+    Flat,
+    Grows,
+    NoGain,
+    Ordered,
+    Progress,
+    Sooner,
+    Test,
+    Throughout,
+    renamed,
+    runs,
+)
+from paper.ledger import Ledger
+from paper.published import published
+from paper.statements import PATH, Claim, claims
+from paper.verdict import Outcome, Verdict, tally
+from tests.paper.conftest import ROOT
+from tests.paper.factory import SPREADS, STEP, Maker
+
+COMMITTED = ROOT / "results" / "ledger" / "pocket"
+CLEAR, SEEDS = 0.02, (0, 1, 2)
+
+
+def ledger(
+    folder: Path,
+    effects: Mapping[str, float],
+    spread: tuple[float, float] = (0.0005, 0.01),
+    seeds: tuple[int, ...] = SEEDS,
+) -> Estimates:
+    """Runs whose HPSv2.1 is raised by a known effect, with seeds and images that vary.
+
+    Args:
+        folder: of the ledger.
+        effects: run → its effect.
+        spread: standard deviations between a run's seeds, and between its images.
+        seeds: the training seeds.
+    """
+    maker = Maker(folder, prompts=40)
+    for run, effect in effects.items():
+        for seed in seeds[: 1 if run == "base" else None]:
+            path = maker.entry(run, 0.0, seed) / "scores.csv"
+            rng = np.random.default_rng([seed, zlib.crc32(run.encode())])
+            frame = pd.read_csv(path)
+            chosen = frame["evaluator"] == "hpsv2"
+            noise = spread[0] * rng.normal() + spread[1] * rng.normal(size=chosen.sum())
+            frame.loc[chosen, "score"] += effect + (0.0 if run == "base" else noise)
+            frame.to_csv(path, index=False)
+    return Estimates(Ledger.open(folder))
+
+
+def judged(estimates: Estimates, *tests: Test) -> list[Verdict]:
+    """The verdicts on tests alone."""
+    stated = [
+        Claim(f"claim-{index}", "leapalign", "Figure 0", "It is so.", test)
+        for index, test in enumerate(tests)
+    ]
+    return list(verdicts(estimates, stated))
+
+
+def above(better: str, worse: str, metric: str = "hpsv2") -> Above:
+    return Above((better,), (worse,), metric)
+
+
+def test_clear_differences_are_replicated_or_contradicted(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0})
+    right, wrong = judged(estimates, above("leapalign", "refl"), above("refl", "leapalign"))
+    assert right.outcome is Outcome.REPLICATED
+    assert wrong.outcome is Outcome.CONTRADICTED
+    assert right.effect == pytest.approx(-wrong.effect)
+    assert right.low < CLEAR < right.high
+    assert (right.seeds, len(right.per_seed)) == (SEEDS, 3)
+    assert np.mean(right.per_seed) == pytest.approx(right.effect)
+    assert right.p == pytest.approx(wrong.p)
+    assert right.p_holm == pytest.approx(min(1.0, 2 * right.p))
+    assert right.family == 2
+    assert right.seeds_to_decide is None
+
+
+def test_an_unclear_difference_is_undecided_and_says_how_many_seeds_would_decide(
+    tmp_path: Path,
+) -> None:
+    estimates = ledger(tmp_path, {"leapalign": 0.004, "refl": 0.0}, spread=(0.004, 0.005))
+    [found] = judged(estimates, above("leapalign", "refl"))
+    assert found.outcome is Outcome.UNDECIDED
+    assert found.seeds_to_decide is not None
+    assert found.seeds_to_decide > len(SEEDS)
+    assert f"{found.seeds_to_decide} seeds would decide it" in found.sentence
+
+
+def test_no_difference_is_decided_by_no_number_of_seeds(tmp_path: Path) -> None:
+    maker = Maker(tmp_path)
+    maker.write({"leapalign": 1.0, "refl": 1.0}, seeds=SEEDS)
+    [found] = judged(Estimates(Ledger.open(tmp_path)), above("leapalign", "refl"))
+    assert (found.outcome, found.effect, found.p) == (Outcome.UNDECIDED, 0.0, 1.0)
+    assert found.seeds_to_decide is None
+    assert found.reason == "More than 1000 seeds would be needed."
+
+
+def test_a_claim_without_its_runs_or_scores_says_what_is_missing(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0})
+    found = judged(
+        estimates,
+        above("leapalign", "drtune"),
+        above("leapalign", "refl", "imagereward"),
+        Progress(("leapalign",), ("refl",), "overall"),
+        Sooner("leapalign", "drtune"),
+        DesignIs("leapalign"),
+        Flat("leapalign", "saved_mb"),
+    )
+    assert {verdict.outcome for verdict in found} == {Outcome.UNMEASURED}
+    assert [verdict.reason for verdict in found] == [
+        "No results of DRTune: not in the ledger: it has not been run.",
+        "ImageReward of LeapAlign was not measured.",
+        "GenEval of LeapAlign was not measured over training.",
+        "No results of DRTune: not in the ledger: it has not been run.",
+        "The Plans of LeapAlign have not been surveyed at this scale.",
+        "LeapAlign was not measured at several numbers of steps.",
+    ]
+
+
+def test_a_verdict_on_one_seed_says_so(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0}, seeds=(0,))
+    clear, logged = judged(estimates, above("leapalign", "refl"), Sooner("leapalign", "refl"))
+    assert clear.outcome is Outcome.REPLICATED
+    assert "rests on one training seed" in clear.sentence
+    assert logged.outcome is Outcome.UNDECIDED  # a log holds one difference a seed
+    assert (logged.p, logged.low, logged.seeds_to_decide) == (None, None, None)
+    assert "rests on one training seed" in logged.sentence
+
+
+def test_sources_are_corrected_apart(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"leapalign": 0.003, "refl": 0.0, "drtune": 0.0})
+    tests = (above("leapalign", "refl"), above("leapalign", "drtune"))
+    together = verdicts(estimates, [Claim(str(t), "leapalign", "", "", t) for t in tests])
+    sources = zip(tests, ("leapalign", "flowbp"), strict=True)
+    apart = verdicts(estimates, [Claim(str(t), source, "", "", t) for t, source in sources])
+    assert [verdict.family for verdict in together] == [2, 2]
+    assert [verdict.family for verdict in apart] == [1, 1]
+    assert min(v.p_holm for v in together) == pytest.approx(2 * min(v.p for v in together))
+    assert [verdict.p_holm for verdict in apart] == [verdict.p for verdict in apart]
+
+
+def test_a_claim_about_several_pairs_is_as_strong_as_its_weakest(tmp_path: Path) -> None:
+    effects = {"leapalign": CLEAR, "refl": 0.0, "drtune": CLEAR, "draft_lv": 2 * CLEAR}
+    estimates = ledger(tmp_path, effects)
+    every, equal, lower, alone = judged(
+        estimates,
+        Above(("leapalign", "draft_lv"), ("refl",), "hpsv2"),
+        Above(("leapalign",), ("refl", "drtune"), "hpsv2"),
+        Above(("leapalign",), ("refl", "drtune", "draft_lv"), "hpsv2"),
+        above("leapalign", "draft_lv"),
+    )
+    assert every.outcome is Outcome.REPLICATED
+    assert every.measure.endswith("− ReFL")
+    assert equal.outcome is Outcome.UNDECIDED
+    assert equal.measure == "HPSv2.1: LeapAlign − DRTune"
+    assert lower.outcome is Outcome.CONTRADICTED
+    assert lower.p == pytest.approx(3 * alone.p)
+
+
+@pytest.mark.parametrize(
+    ("lead", "outcome"),
+    [(0.0, Outcome.REPLICATED), (CLEAR, Outcome.CONTRADICTED), (-CLEAR, Outcome.REPLICATED)],
+)
+def test_a_gain_is_none_where_it_is_a_small_share_of_what_training_gains(
+    tmp_path: Path, lead: float, outcome: Outcome
+) -> None:
+    trained = 4 * CLEAR
+    effects = {"base": 0.0, "leapalign": trained, "leapalign-three-leaps": trained + lead}
+    estimates = ledger(tmp_path, effects, spread=(0.0002, 0.002))
+    [found] = judged(estimates, NoGain("leapalign-three-leaps", "leapalign", "hpsv2", 0.1))
+    assert found.outcome is outcome
+    assert found.effect == pytest.approx(0.1 * trained - lead, abs=0.1 * CLEAR)
+
+
+def test_a_run_keeps_what_changes_by_less_than_a_share_of_anothers_change(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"refl": 0.0, "leapalign": 1.0}, spread=(0.0, 0.0))
+    base = estimates.ledger.runs["refl"].of("hpsv2")["score"].mean()
+    kept, changed = judged(
+        estimates,
+        AtMost("refl", ("leapalign",), "hpsv2", 0.5),
+        AtMost("leapalign", ("refl",), "hpsv2", 0.5),
+    )
+    assert kept.effect == pytest.approx(0.5 * (1 + base) - base)
+    assert kept.outcome is Outcome.REPLICATED
+    assert changed.effect == pytest.approx(0.5 * base - (1 + base))
+    assert changed.outcome is Outcome.CONTRADICTED
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Estimates:
+    """Three seeds whose training logs differ by known gains."""
+    folder = tmp_path_factory.mktemp("logs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        Maker(folder).write({"refl": 1.0, "drtune": 2.0, "leapalign": 6.0}, seeds=SEEDS)
+    shutil.copy(COMMITTED / "designs.json", folder)
+    lengths = [
+        {"method": method, "steps": steps, "grad_norm": norm, "saved_mb": saved, "seconds": 1.0}
+        for method, norm, saved in (("leapalign", 1.0, 900.0), ("full_backprop", 3.0, 300.0))
+        for steps, norm, saved in (
+            (5, norm, saved),
+            (10, norm * 2, saved * (1.01 if method == "leapalign" else 2)),
+            (25, norm, saved * (1.0 if method == "leapalign" else 5)),
+        )
+    ]
+    (folder / "trajectories.json").write_text(json.dumps({"lengths": lengths}))
+    return Estimates(Ledger.open(folder))
+
+
+def test_a_column_of_the_logs_is_ordered_by_its_log_ratios(logs: Estimates) -> None:
+    rising, falling = judged(
+        logs,
+        Ordered(("refl", "drtune", "leapalign"), "grad_norm"),
+        Ordered(("refl", "leapalign", "drtune"), "grad_norm"),
+    )
+    assert rising.effect == pytest.approx(np.log(4 / 3))  # the smaller of the two steps
+    assert rising.outcome is Outcome.REPLICATED
+    assert falling.effect == pytest.approx(np.log(4 / 8))
+    assert falling.outcome is Outcome.CONTRADICTED
+
+
+def test_a_curve_is_above_another_where_every_part_of_it_is(logs: Estimates) -> None:
+    [found] = judged(logs, Throughout("leapalign", "drtune", "reward"))
+    rise = 1 - np.exp(-3 * np.arange(1, 5) / 12)  # the first third of 12 iterations
+    assert found.effect == pytest.approx(SPREADS["hpsv2"] * STEP * 4.0 * rise.mean())
+    assert found.outcome is Outcome.REPLICATED
+    assert "part 1 of 3" in found.measure
+
+
+def test_a_run_is_sooner_by_the_images_it_saves(logs: Estimates) -> None:
+    forth, back = judged(logs, Sooner("leapalign", "drtune"), Sooner("drtune", "leapalign"))
+    assert forth.effect > 0.5
+    assert back.effect == pytest.approx(-forth.effect)
+    assert forth.outcome is Outcome.REPLICATED
+
+
+def test_facts_need_no_statistics(logs: Estimates) -> None:
+    designs = [DesignIs(run) for run in published().properties.rows]
+    *drawn, flat, grows, level, bent = judged(
+        logs,
+        *designs,
+        Flat("leapalign", "saved_mb"),
+        Grows("full_backprop", "saved_mb"),
+        Flat("full_backprop", "saved_mb"),
+        Grows("full_backprop", "grad_norm"),
+    )
+    assert {verdict.outcome for verdict in (*drawn, flat, grows)} == {Outcome.REPLICATED}
+    assert {verdict.outcome for verdict in (level, bent)} == {Outcome.CONTRADICTED}
+    assert drawn[0].measure == "4 of 4 properties as in Table 1"
+    assert flat.effect == pytest.approx(0.01)
+    assert level.effect == pytest.approx(4.0)
+    assert {verdict.p for verdict in (*drawn, flat, level)} == {None}
+
+
+def test_progress_is_the_mean_over_snapshots_and_the_end(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0}, spread=(0.0, 0.0))
+    for run, effect in (("leapalign", 0.5), ("refl", 0.0)):
+        for folder in estimates.ledger.runs[run].folders.values():
+            scores = pd.read_csv(folder / "scores.csv")
+            one = scores[scores["image_index"] == 0]
+            snapshots = [
+                one.assign(iteration=step, score=one["score"] + effect * step) for step in (1, 2)
+            ]
+            pd.concat(snapshots).to_csv(folder / "progress.csv", index=False)
+    tracked = Estimates(Ledger.open(tmp_path))
+    [found] = judged(tracked, Progress(("leapalign",), ("refl",), "hpsv2"))
+    assert found.effect == pytest.approx(CLEAR + (0.5 + 1.0 + 0.0) / 3)
+    assert found.outcome is Outcome.REPLICATED
+
+
+def test_a_scale_that_tells_a_task_apart_is_asked_for_its_runs(tmp_path: Path) -> None:
+    test = above("leapalign", "refl", "overall")
+    claim = Claim("id", "leapalign", "", "", test, task="compositional")
+    own, apart = (tmp_path / name for name in ("own", "apart"))
+    for folder, ending in ((own, ""), (apart, "-compositional")):
+        (folder / f"leapalign{ending}" / "seed0").mkdir(parents=True)
+    assert claim.at(Ledger.open(own)) == test
+    assert runs(claim.at(Ledger.open(apart))) == ("leapalign-compositional", "refl-compositional")
+
+
+def test_every_kind_of_test_can_be_told_of_other_runs() -> None:
+    for claim in claims():
+        names = {run: f"{run}-else" for run in runs(claim.test)}
+        assert runs(renamed(claim.test, names)) == tuple(names[run] for run in runs(claim.test))
+
+
+def test_the_cells_of_a_published_table_are_claims_in_the_direction_it_shows() -> None:
+    found = {claim.id: claim for claim in claims()}
+    usual, other = found["table-2-hpsv2-refl"], found["table-2-imagereward-mix_grpo"]
+    assert runs(usual.test) == ("leapalign", "refl")
+    assert usual.published == pytest.approx(0.4092 - 0.3852)
+    assert runs(other.test) == ("mix_grpo", "leapalign")
+    assert other.published == pytest.approx(1.6155 - 1.5104)
+    assert "0.4092 against 0.3852" in usual.text
+    assert found["discount-partial"].published == pytest.approx(0.4092 - 0.4064)
+    assert runs(found["table-4-hpsv2-base"].test) == ("leapalign-sd3", "base-sd3")
+    assert runs(found["table-3-hpsv3-hpsv3-base"].test) == ("leapalign-hpsv3", "base-mjhq")
+
+
+def test_every_table_and_figure_with_a_claim_has_one() -> None:
+    places = {claim.where for claim in claims() if claim.source == "leapalign"}
+    figures = {
+        f"Figure {name}" for name in ("1a", "3", "4a", "4b", "4c", "4d", "4e", "4f", "5", "6")
+    }
+    assert figures | {f"Table {number}" for number in range(1, 6)} <= places
+    assert {claim.source for claim in claims()} == set(published().sources)
+
+
+GOOD = {"kind": "above", "better": ["leapalign"], "worse": ["refl"], "metric": "hpsv2"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"worse": ["relf"]}, r"`claims\.early\.test`: no run `relf`; did you mean `refl`\?"),
+        ({"metric": "hpsv"}, r"`claims\.early\.test\.metric`: no metric `hpsv`; did you mean"),
+        ({"kind": "abov"}, r"`claims\.early\.test\.kind`: no kind of test `abov`; did you mean"),
+        ({"kind": None}, r"`claims\.early\.test` lacks `kind`; valid: above, at_most"),
+        ({"beter": ["x"]}, r"unknown key `claims\.early\.test\.beter`; did you mean `better`"),
+        ({"better": []}, r"`claims\.early\.test\.better`"),
+    ],
+)
+def test_a_mistaken_test_names_file_key_and_fix(
+    tmp_path: Path, change: Mapping[str, object], message: str
+) -> None:
+    test = {key: value for key, value in (GOOD | change).items() if value is not None}
+    stated = {"source": "leapalign", "where": "Figure 1", "text": "So it is.", "test": test}
+    with pytest.raises(UserError, match=message) as caught:
+        claims(_written(tmp_path, {"tables": {}, "claims": {"early": stated}}))
+    assert str(tmp_path / "claims.yaml") in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        ({"kind": "ordered", "runs": ["refl", "drtune"], "column": "gradnorm"}, "`grad_norm`"),
+        ({"kind": "flat", "method": "leapalign", "column": "saved"}, "`saved_mb`"),
+        ({"kind": "design", "run": "dance_grpo"}, "Table 1 has no row `dance_grpo`"),
+        (
+            {"kind": "no_gain", "run": "refl", "over": "drtune", "metric": "hpsv2", "margin": 2},
+            "less",
+        ),
+        ({"kind": "sooner", "run": "refl"}, "other"),
+    ],
+)
+def test_every_kind_of_test_is_checked(
+    tmp_path: Path, test: Mapping[str, object], message: str
+) -> None:
+    stated = {"source": "leapalign", "where": "Figure 1", "text": "So it is.", "test": dict(test)}
+    with pytest.raises(UserError, match=message):
+        claims(_written(tmp_path, {"tables": {}, "claims": {"early": stated}}))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"where": "Figure 1", "text": "", "test": GOOD}, r"`claims\.early\.source`"),
+        (
+            {"source": "leapaling", "where": "Figure 1", "text": "", "test": GOOD},
+            r"`claims\.early\.source`: no source `leapaling`; did you mean `leapalign`",
+        ),
+    ],
+)
+def test_a_claim_needs_a_known_source(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        claims(_written(tmp_path, {"tables": {}, "claims": {"early": content}}))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"table": "genral", "run": "leapalign"}, r"no published table `genral`; did you mean"),
+        ({"table": "general", "run": "leapalig"}, "Table 2 has no row `leapalig`"),
+        ({"table": "general", "run": "leapalign", "metrics": ["hps"]}, "no metric `hps`"),
+        ({"table": "general", "run": "leapalign", "suffix": "-sd4"}, "no run `leapalign-sd4`"),
+    ],
+)
+def test_a_mistaken_table_is_refused(tmp_path: Path, table: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        claims(_written(tmp_path, {"tables": {"t": table}, "claims": {}}))
+
+
+def test_an_id_given_twice_is_refused(tmp_path: Path) -> None:
+    text = PATH.read_text(encoding="utf-8")
+    path = tmp_path / "claims.yaml"
+    path.write_text(text + "\n  two-leaps: {source: leapalign}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line \d+: `two-leaps` is given twice; keep one"):
+        claims(path)
+    stated = {"source": "leapalign", "where": "Table 2", "text": "So it is.", "test": GOOD}
+    content = {
+        "tables": {"t": {"table": "general", "run": "leapalign"}},
+        "claims": {"t-hpsv2-refl": stated},
+    }
+    with pytest.raises(UserError, match="a cell of a table has that id too"):
+        claims(_written(tmp_path, content))
+
+
+def _written(folder: Path, content: object) -> Path:
+    path = folder / "claims.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def committed() -> Verdicts:
+    """The verdicts from the committed ledger."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return Verdicts.of(Estimates(Ledger.open(COMMITTED)))
+
+
+def test_every_claim_whose_runs_are_committed_has_a_verdict(committed: Verdicts) -> None:
+    held = Ledger.open(COMMITTED)
+    scored = {name: set(run.scores["evaluator"]) for name, run in held.runs.items()}
+    for claim, verdict in zip(claims(), committed.claims, strict=True):
+        assert claim.id == verdict.id
+        match claim.test:
+            case Above(metric=metric):
+                evaluator = "geneval" if metric == "overall" else metric
+                there = all(evaluator in scored.get(run, ()) for run in runs(claim.test))
+            case Throughout() | Sooner() | Ordered():
+                there = set(runs(claim.test)) <= set(held.runs)
+            case DesignIs():
+                there = claim.test.run in held.designs
+            case _:
+                continue
+        assert (verdict.outcome is not Outcome.UNMEASURED) == there, claim.id
+        assert (verdict.outcome is Outcome.UNMEASURED) <= bool(verdict.reason), claim.id
+
+
+def test_counts_are_those_of_the_verdicts(committed: Verdicts) -> None:
+    assert set(committed.counts) == set(published().sources)
+    assert sum(sum(counts.values()) for counts in committed.counts.values()) == len(claims())
+    assert tally(committed.claims)["replicated"] == sum(
+        counts["replicated"] for counts in committed.counts.values()
+    )
+
+
+def test_an_outcome_is_what_interval_and_corrected_test_say(committed: Verdicts) -> None:
+    for verdict in committed.claims:
+        if verdict.p_holm is None:
+            continue
+        assert verdict.p <= verdict.p_holm <= 1.0
+        beyond = verdict.p_holm < committed.level
+        assert (verdict.outcome is Outcome.REPLICATED) == (beyond and verdict.low > 0)
+        assert (verdict.outcome is Outcome.CONTRADICTED) == (beyond and verdict.high < 0)
+
+
+def test_they_are_written_and_read_back(committed: Verdicts, tmp_path: Path) -> None:
+    committed.write(tmp_path)
+    assert Verdicts.read(tmp_path / "claims.json") == committed
+    frame = pd.read_csv(tmp_path / "claims.csv").set_index("id")
+    assert len(frame) == len(committed.claims)
+    [one] = [verdict for verdict in committed.claims if verdict.id == "table-2-hpsv2-refl"]
+    assert frame.loc[one.id, "effect"] == one.effect
+    assert frame.loc[one.id, "runs"] == "leapalign refl"
+    for suffix in ("csv", "md", "tex", "json"):
+        text = (tmp_path / f"claims.{suffix}").read_text(encoding="utf-8")
+        assert not re.search(r"\b(nan|NaN|None|inf)\b", text), suffix
+    assert (tmp_path / "claims.tex").read_text(encoding="utf-8").isascii()
+    assert len(claims_table(committed.claims).rows) == len(claims())
+
+
+def test_damaged_verdicts_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.json"
+    with pytest.raises(UserError, match="no such file"):
+        Verdicts.read(path)
+    path.write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        Verdicts.read(path)
+
+
+def test_the_command_line_writes_them_and_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Maker(tmp_path / "ledger", prompts=6, images=1).write({"base": 0, "leapalign": 1}, seeds=(0, 1))
+    arguments = ["--ledger", str(tmp_path / "ledger"), "--seeds", "0", "--output", str(tmp_path)]
+    main(arguments)
+    assert {path.suffix for path in tmp_path.glob("claims.*")} == {".csv", ".md", ".tex", ".json"}
+    assert re.search(r"leapalign: \d+ replicated", capsys.readouterr().out)
