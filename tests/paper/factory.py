@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Maker:
     images: int = 2
     iterations: int = 12
     scale: str = "pocket"
+    snapshots: Mapping[int, float] = field(default_factory=dict)
+    """Iteration → share of its gain that a training has by then; without any, none is watched."""
 
     def write(self, gains: Mapping[str, float], seeds: Iterable[int] = (0,)) -> Path:
         """One entry per run and seed; the untrained base only for the first seed."""
@@ -47,6 +49,10 @@ class Maker:
         self.scores(gain).to_csv(folder / "scores.csv", index=False)
         if run != "base":
             self.log(gain, seed).to_csv(folder / "train.csv", index=False)
+        if self.snapshots:
+            self.progress(0.0 if run == "base" else gain).to_csv(
+                folder / "progress.csv", index=False
+            )
         (folder / "provenance.json").write_text(json.dumps(self.provenance(run, seed)))
         self.samples(folder, gain)
         return folder
@@ -73,6 +79,14 @@ class Maker:
         skill = frame["tag"].map(SKILL).to_numpy() + 0.02 * gain
         judged = frame.assign(evaluator="geneval", score=(rng.random(count) < skill).astype(int))
         return pd.concat([*rewards, judged], ignore_index=True)
+
+    def progress(self, gain: float) -> pd.DataFrame:
+        """Scores of the first image of every prompt at each snapshot."""
+        frames = [
+            self.scores(gain * share).query("image_index == 0").assign(iteration=iteration)
+            for iteration, share in self.snapshots.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
 
     def log(self, gain: float, seed: int) -> pd.DataFrame:
         """A training log that rises to the run's gain."""

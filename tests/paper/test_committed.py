@@ -29,7 +29,7 @@ def test_it_holds_every_run_of_the_default_tables_with_three_seeds(committed: Es
 
 
 def test_it_holds_the_design_of_every_method_that_is_shown_one(committed: Estimates) -> None:
-    assert set(committed.ledger.designs) == set(load_experiments().surveyed())
+    assert set(committed.ledger.designs) == set(load_experiments().of("designs"))
 
 
 def test_the_readme_shows_what_it_holds(committed: Estimates) -> None:
