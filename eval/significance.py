@@ -81,8 +81,9 @@ class Components:
         """The fewest seeds, more than there are, that would put such an effect beyond chance.
 
         It is the size at which a true effect as large as the measured one is found as often as
-        not; whoever wants to be surer of the outcome takes more. None where `MOST_SEEDS` would not do: the effect is about zero, or the prompts are too few.
-        None too with one seed, which says nothing of how seeds vary.
+        not; whoever wants to be surer of the outcome takes more. None where `MOST_SEEDS` would not
+        do: the effect is about zero, or the prompts are too few. None too with one seed, which says
+        nothing of how seeds vary.
         """
         if self.between_seeds is None:
             return None
