@@ -23,7 +23,8 @@ from paper import cli, markup, numbers
 from paper.estimates import Estimates
 from paper.judge import verdicts
 from paper.ledger import Ledger
-from paper.table import Cell, Column, Note, Row, Table
+from paper.published import published
+from paper.table import Cell, Column, Interval, Note, Row, Table, number_notes
 from paper.verdict import Outcome, Verdict, tally
 
 
@@ -50,9 +51,9 @@ class Verdicts:
         """Write `claims.json`, `claims.csv`, `claims.md` and `claims.tex`."""
         write_json(folder / "claims.json", dump(self))
         write_text(folder / "claims.csv", csv(self.claims))
-        table = claims_table(self.claims)
-        write_text(folder / "claims.md", markup.markdown(table))
-        write_text(folder / "claims.tex", markup.latex(table))
+        shown = tables(self.claims)
+        write_text(folder / "claims.md", "\n".join(map(markup.markdown, shown)))
+        write_text(folder / "claims.tex", "\n".join(map(markup.latex, shown)))
 
     @classmethod
     def read(cls, path: Path) -> Verdicts:
@@ -81,42 +82,63 @@ def csv(found: Iterable[Verdict]) -> str:
     return pd.DataFrame(rows).astype({"seeds_to_decide": "Int64"}).to_csv(index=False)
 
 
-def claims_table(found: Sequence[Verdict]) -> Table:
-    """The verdicts as a table: a row per claim."""
+def tables(found: Sequence[Verdict]) -> list[Table]:
+    """How many claims of each table and figure came out how, then each of these with its claims."""
+    places: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in found:
+        places.setdefault((verdict.source, verdict.where), []).append(verdict)
+    parts = (
+        _part(number, place, several) for number, (place, several) in enumerate(places.items(), 1)
+    )
+    return [_overview(places), *parts]
+
+
+def _overview(places: Mapping[tuple[str, str], Sequence[Verdict]]) -> Table:
+    columns = tuple(Column(outcome.name.lower(), outcome.value) for outcome in Outcome)
+    rows = tuple(
+        Row(
+            f"{source}: {where}",
+            _titled(source, where),
+            tuple(Cell(ours=Interval(float(count))) for count in tally(several).values()),
+        )
+        for (source, where), several in places.items()
+    )
+    notes = (
+        "An effect is positive where the claim holds; in brackets its 95% bootstrap interval over "
+        "seeds and prompts. p is that of a t-test which treats both as random, after Holm's "
+        "correction over all tests of one publication's claims. A claim is replicated, or "
+        "contradicted, where interval and test agree.",
+    )
+    title = "How many published claims hold, by table and figure"
+    return Table("claims", title, "Claims of", columns, rows, tuple(map(Note, notes)))
+
+
+def _part(number: int, place: tuple[str, str], found: Sequence[Verdict]) -> Table:
     columns = (
-        Column("where", "Where"),
         Column("effect", "Effect"),
         Column("p", "p (Holm)"),
         Column("verdict", "Verdict"),
         Column("needed", "Seeds to decide"),
     )
-    rows = tuple(_row(verdict) for verdict in found)
-    counts = ", ".join(f"{count} {name}" for name, count in tally(found).items() if count)
-    notes = (
-        f"Of {len(found)} claims: {counts}.",
-        "An effect is positive where the claim holds; in brackets its 95% bootstrap interval over "
-        "seeds and prompts. p by a t-test that treats both as random, after Holm's correction over "
-        "all tests of one publication's claims.",
-    )
-    return Table(
-        "claims",
-        "Every claim and whether it holds",
-        "Claim",
-        columns,
-        rows,
-        tuple(map(Note, notes)),
-    )
+    notes = number_notes(v.reason for v in found if v.reason and v.seeds_to_decide is None)
+    rows = tuple(_row(verdict, notes) for verdict in found)
+    title = f"Claims of {_titled(*place)}"
+    return Table(f"claims-{number}", title, "Claim", columns, rows, tuple(notes.values()))
 
 
-def _row(verdict: Verdict) -> Row:
+def _row(verdict: Verdict, notes: Mapping[str, Note]) -> Row:
     words = (
-        verdict.where,
         verdict.found or numbers.NOTHING,
         numbers.NOTHING if verdict.p_holm is None else numbers.p_value(verdict.p_holm),
         verdict.outcome.value,
         _needed(verdict),
     )
-    return Row(verdict.id, verdict.text, tuple(Cell(words=text) for text in words))
+    marks = (notes[verdict.reason].mark,) if verdict.reason in notes else ()
+    return Row(verdict.id, verdict.text, tuple(Cell(words=text) for text in words), marks=marks)
+
+
+def _titled(source: str, where: str) -> str:
+    return f"{where} (arXiv {published().sources[source].arxiv})"
 
 
 def _needed(verdict: Verdict) -> str:

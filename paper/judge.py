@@ -10,6 +10,7 @@ is about that one training, and the verdict says so.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +20,6 @@ from paper.estimates import Estimates, estimate
 from paper.evidence import Fact, Gap, Sample, gather
 from paper.kinds import Above, quantity, runs
 from paper.statements import Claim, claims
-from paper.table import interval
 from paper.verdict import Outcome, Verdict
 
 ONE_SEED = "It rests on one training seed, and says nothing of how training varies."
@@ -27,19 +27,18 @@ ONE_SEED = "It rests on one training seed, and says nothing of how training vari
 
 def verdicts(estimates: Estimates, claimed: Sequence[Claim] | None = None) -> tuple[Verdict, ...]:
     """A verdict on each claim, in order; those of one source are corrected together."""
-    asserted = claims() if claimed is None else claimed
-    found = [_first(claim, estimates) for claim in asserted]
-    families: dict[str, list[int]] = defaultdict(list)
-    for index, (verdict, _) in enumerate(found):
-        if verdict.p is not None:
-            families[verdict.source].append(index)
-    final = [verdict for verdict, _ in found]
+    first = [_first(claim, estimates) for claim in (claims() if claimed is None else claimed)]
+    families: dict[str, list[tuple[int, Components, float]]] = defaultdict(list)
+    for index, (verdict, found) in enumerate(first):
+        if found is not None and verdict.p is not None:
+            families[verdict.source].append((index, found, verdict.p))
+    final = [verdict for verdict, _ in first]
     for members in families.values():
-        p_values = [final[index].p or 0.0 for index in members]
-        for index, corrected in zip(members, holm(p_values), strict=True):
-            ahead = sum(p < (final[index].p or 0.0) for p in p_values)
+        p_values = [p for _, _, p in members]
+        for (index, found, p), corrected in zip(members, holm(p_values), strict=True):
+            ahead = sum(other < p for other in p_values)
             tested = replace(final[index], p_holm=corrected, family=len(members))
-            final[index] = _decided(tested, found[index][1], LEVEL / (len(members) - ahead))
+            final[index] = _decided(tested, found, LEVEL / (len(members) - ahead))
     return tuple(final)
 
 
@@ -51,7 +50,9 @@ def asserted(estimates: Estimates, shown: Sequence[str]) -> list[Verdict]:
     return [
         _first(claim, estimates)[0]
         for claim in claims()
-        if not claim.cell and claim.test.kind == Above.kind and set(runs(claim.test)) <= set(shown)
+        if not claim.cell
+        and claim.test.kind == Above.kind
+        and set(runs(claim.at(estimates.ledger))) <= set(shown)
     ]
 
 
@@ -96,15 +97,15 @@ def _tested(verdict: Verdict, sample: Sample) -> tuple[Verdict, Components]:
     p = parts_of.p_value()
     if p is not None and parts_of.effect < 0:
         p = min(1.0, p * len(found))
-    bounds = interval(estimate(part.scores, macro=part.macro))
+    mean = estimate(part.scores, macro=part.macro)
     seeds = tuple(sorted(int(seed) for seed in part.scores["seed"].unique()))
     tested = replace(
         verdict,
         outcome=Outcome.UNDECIDED,
         measure=part.measure,
-        effect=bounds.mean,
-        low=bounds.low,
-        high=bounds.high,
+        effect=mean.mean,
+        low=_finite(mean.low),
+        high=_finite(mean.high),
         digits=sample.digits,
         p=p,
         seeds=seeds,
@@ -112,6 +113,10 @@ def _tested(verdict: Verdict, sample: Sample) -> tuple[Verdict, Components]:
         reason=ONE_SEED if len(seeds) == 1 else "",
     )
     return tested, parts_of
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
 
 
 def _support(found: Components) -> float:

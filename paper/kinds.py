@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import Field
 
@@ -150,7 +150,7 @@ def runs(test: Test) -> tuple[str, ...]:
 
 def renamed(test: Test, names: Mapping[str, str]) -> Test:
     """The same test of other runs."""
-    changed = {
+    changed: dict[str, Any] = {
         field: tuple(names[run] for run in value) if isinstance(value, tuple) else names[value]
         for field, value in _named(test).items()
     }

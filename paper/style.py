@@ -85,10 +85,6 @@ BASE = "base"
 HPSV2 = Metric("hpsv2", "hpsv2", "HPSv2.1", 4, 4)
 PICKSCORE = Metric("pickscore", "pickscore", "PickScore", 3, 4)
 HPSV3 = Metric("hpsv3", "hpsv3", "HPSv3", 3, 4)
-IMAGEREWARD = Metric("imagereward", "imagereward", "ImageReward", 3, 4)
-UR_ALIGN = Metric("ur_align", "ur_align", "UnifiedReward alignment", 3, 4)
-UR_IQ = Metric("ur_iq", "ur_iq", "UnifiedReward quality", 3, 4)
-LAYOUT = Metric("layout", "layout", "Layout change", 4, 4)
 GENEVAL = Metric("overall", "geneval", "GenEval", 4, 4, macro=True)
 TASKS = tuple(
     Metric(tag, "geneval", label, 1, 2, tag=tag, percent=True)

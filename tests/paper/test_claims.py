@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from leapalign.errors import UserError
-from paper.claims import Verdicts, claims_table, main
+from paper.claims import Verdicts, main, tables
 from paper.estimates import Estimates
 from paper.judge import verdicts
 from paper.kinds import (
@@ -482,7 +482,9 @@ def test_they_are_written_and_read_back(committed: Verdicts, tmp_path: Path) -> 
         text = (tmp_path / f"claims.{suffix}").read_text(encoding="utf-8")
         assert not re.search(r"\b(nan|NaN|None|inf)\b", text), suffix
     assert (tmp_path / "claims.tex").read_text(encoding="utf-8").isascii()
-    assert len(claims_table(committed.claims).rows) == len(claims())
+    overview, *parts = tables(committed.claims)
+    assert sum(len(part.rows) for part in parts) == len(claims())
+    assert sum(int(cell.ours.mean) for row in overview.rows for cell in row.cells) == len(claims())
 
 
 def test_damaged_verdicts_are_refused(tmp_path: Path) -> None:
