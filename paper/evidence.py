@@ -58,9 +58,16 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What a statistical test is made on: every part should be positive."""
+    """What a statistical test is made on: every part should be positive.
+
+    Args:
+        parts: the differences, pair by pair.
+        unit: theirs.
+        digits: decimals they deserve.
+    """
 
     parts: tuple[Part, ...]
+    unit: str
     digits: int
 
 
@@ -71,6 +78,7 @@ class Fact:
     holds: bool
     measure: str
     effect: float | None = None
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +119,8 @@ def _(test: NoGain, estimates: Estimates) -> Evidence:
         f"{numbers.percent(test.margin)} of {run_label(test.over)}'s gain on {metric.label}, less "
         f"what {run_label(test.run)} gains on top"
     )
-    return Sample((Part(measure, stats.paired(allowed, lead), metric.macro),), metric.digits)
+    part = Part(measure, stats.paired(allowed, lead), metric.macro)
+    return Sample((part,), metric.label, metric.digits)
 
 
 @gather.register
@@ -130,7 +139,7 @@ def _(test: AtMost, estimates: Estimates) -> Evidence:
             f"{run_label(test.run)}"
         )
         parts.append(Part(measure, stats.paired(difference, rest), metric.macro))
-    return Sample(tuple(parts), metric.digits)
+    return Sample(tuple(parts), metric.label, metric.digits)
 
 
 @gather.register
@@ -148,7 +157,7 @@ def _(test: Ordered, estimates: Estimates) -> Evidence:
         )
         for lower, less, higher, more in steps
     )
-    return _seeded(parts)
+    return _seeded(parts, LOG_RATIO)
 
 
 @gather.register
@@ -166,7 +175,7 @@ def _(test: Throughout, estimates: Estimates) -> Evidence:
         )
         for number, chosen in enumerate(lines, start=1)
     )
-    return _seeded(parts)
+    return _seeded(parts, test.column)
 
 
 @gather.register
@@ -180,7 +189,7 @@ def _(test: Sooner, estimates: Estimates) -> Evidence:
         f"share of the training images that {run_label(test.run)} does not need to reach the "
         f"reward that {run_label(test.other)} ends with"
     )
-    return _seeded((Part(measure, _by_seed(saved)),))
+    return _seeded((Part(measure, _by_seed(saved)),), "share")
 
 
 @gather.register
@@ -217,7 +226,7 @@ def _pairs(test: Above | Progress, estimates: Estimates, when: When) -> Evidence
             over = ", mean over training" if when == "training" else ""
             measure = f"{metric.label}{over}: {run_label(better)} − {run_label(worse)}"
             parts.append(Part(measure, scores, metric.macro))
-    return Sample(tuple(parts), metric.digits)
+    return Sample(tuple(parts), metric.label, metric.digits)
 
 
 def _unscored(
@@ -281,10 +290,10 @@ def _by_seed(values: pd.Series) -> pd.DataFrame:
     }).reset_index(drop=True)  # fmt: skip
 
 
-def _seeded(parts: Sequence[Part]) -> Evidence:
+def _seeded(parts: Sequence[Part], unit: str) -> Evidence:
     if any(part.scores.empty for part in parts):
         return Gap("The runs share no seed.")
-    return Sample(tuple(parts), max(_digits(part.scores["score"]) for part in parts))
+    return Sample(tuple(parts), unit, max(_digits(part.scores["score"]) for part in parts))
 
 
 def _digits(differences: pd.Series) -> int:
@@ -303,4 +312,4 @@ def _along(method: str, column: str, ledger: Ledger, flat_within: float | None =
     holds = bool((np.diff(values) > 0).all()) if flat_within is None else ratio - 1 <= flat_within
     steps = table["steps"]
     measure = f"{column}: largest over smallest, less 1, for T from {steps.min()} to {steps.max()}"
-    return Fact(holds, measure, ratio - 1.0 if np.isfinite(ratio) else None)
+    return Fact(holds, measure, ratio - 1.0 if np.isfinite(ratio) else None, "ratio - 1")

@@ -23,6 +23,7 @@ from paper.statements import Claim, claims
 from paper.verdict import Outcome, Verdict
 
 ONE_SEED = "It rests on one training seed, and says nothing of how training varies."
+UNEVEN = "Its seeds have no prompt in common that all were scored on, with finite scores."
 
 
 def verdicts(estimates: Estimates, claimed: Sequence[Claim] | None = None) -> tuple[Verdict, ...]:
@@ -77,11 +78,19 @@ def _first(claim: Claim, estimates: Estimates) -> tuple[Verdict, Components | No
         case Fact():
             outcome = Outcome.REPLICATED if evidence.holds else Outcome.CONTRADICTED
             fact = replace(
-                verdict, outcome=outcome, measure=evidence.measure, effect=evidence.effect, digits=3
+                verdict,
+                outcome=outcome,
+                measure=evidence.measure,
+                effect=evidence.effect,
+                unit=evidence.unit,
+                digits=3,
             )
             return fact, None
         case Sample():
-            return _tested(verdict, evidence)
+            try:
+                return _tested(verdict, evidence)
+            except ValueError:
+                return replace(verdict, reason=UNEVEN), None
 
 
 def _tested(verdict: Verdict, sample: Sample) -> tuple[Verdict, Components]:
@@ -89,6 +98,9 @@ def _tested(verdict: Verdict, sample: Sample) -> tuple[Verdict, Components]:
 
     All parts are positive where the least of them is (an intersection-union test, which needs no
     correction); that the least of k is negative is k times as likely by chance.
+
+    Raises:
+        ValueError: The seeds share no prompt, or a score is not finite.
     """
     found = [
         (part, components(part.scores, "tag" if part.macro else None)) for part in sample.parts
@@ -106,6 +118,7 @@ def _tested(verdict: Verdict, sample: Sample) -> tuple[Verdict, Components]:
         effect=mean.mean,
         low=_finite(mean.low),
         high=_finite(mean.high),
+        unit=sample.unit,
         digits=sample.digits,
         p=p,
         seeds=seeds,

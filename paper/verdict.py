@@ -37,6 +37,7 @@ class Verdict:
         effect: the mean, positive where the claim holds; None where it is no number.
         low: lower bound of its 95% interval; None where there is none.
         high: upper bound.
+        unit: the effect's.
         digits: decimals it deserves.
         p: two-sided p-value; None where there is no test.
         p_holm: the same, corrected for all tests of the publication's claims.
@@ -61,6 +62,7 @@ class Verdict:
     effect: float | None = None
     low: float | None = None
     high: float | None = None
+    unit: str = ""
     digits: int = 0
     p: float | None = None
     p_holm: float | None = None

@@ -141,6 +141,17 @@ def test_a_claim_without_its_runs_or_scores_says_what_is_missing(tmp_path: Path)
     ]
 
 
+def test_seeds_scored_on_different_prompts_are_no_evidence(tmp_path: Path) -> None:
+    estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0}, seeds=(0, 1))
+    for run in estimates.ledger.runs.values():
+        path = run.folders[1] / "scores.csv"
+        frame = pd.read_csv(path)
+        frame.assign(prompt_index=frame["prompt_index"] + 1000).to_csv(path, index=False)
+    [found] = judged(Estimates(Ledger.open(tmp_path)), above("leapalign", "refl"))
+    assert found.outcome is Outcome.UNMEASURED
+    assert "no prompt in common" in found.reason
+
+
 def test_a_verdict_on_one_seed_says_so(tmp_path: Path) -> None:
     estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0}, seeds=(0,))
     clear, logged = judged(estimates, above("leapalign", "refl"), Sooner("leapalign", "refl"))
@@ -237,6 +248,7 @@ def test_a_column_of_the_logs_is_ordered_by_its_log_ratios(logs: Estimates) -> N
         Ordered(("refl", "drtune", "leapalign"), "grad_norm"),
         Ordered(("refl", "leapalign", "drtune"), "grad_norm"),
     )
+    assert rising.unit == "log ratio"
     assert rising.effect == pytest.approx(np.log(4 / 3))  # the smaller of the two steps
     assert rising.outcome is Outcome.REPLICATED
     assert falling.effect == pytest.approx(np.log(4 / 8))
