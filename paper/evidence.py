@@ -33,11 +33,10 @@ from paper.kinds import (
 )
 from paper.ledger import Ledger
 from paper.names import run_label
+from paper.progress import points
 from paper.published import published
 from paper.style import METRICS, Metric
 
-SETTLED = 0.1
-"""A reward is where training stands on average over this share of it."""
 LOG_RATIO = "log ratio"
 
 
@@ -180,14 +179,15 @@ def _(test: Throughout, estimates: Estimates) -> Evidence:
 
 @gather.register
 def _(test: Sooner, estimates: Estimates) -> Evidence:
-    if gap := _unlogged((test.run, test.other), estimates.ledger):
-        return gap
-    own, other = (_settled(_logs(run, "reward", estimates)) for run in (test.run, test.other))
+    metric = METRICS[test.metric]
+    own, other = (_curve(run, test.base, metric, estimates) for run in (test.run, test.other))
+    if own.empty or other.empty:
+        return _unscored(runs(test), metric, estimates, "training")
     seeds = own.columns.intersection(other.columns)
     saved = pd.Series({seed: _saved(own[seed], other[seed]) for seed in seeds})
     measure = (
-        f"share of the training images that {run_label(test.run)} does not need to reach the "
-        f"reward that {run_label(test.other)} ends with"
+        f"share of training that {run_label(test.run)} saves to reach the {metric.label} that "
+        f"{run_label(test.other)} ends with"
     )
     return _seeded((Part(measure, _by_seed(saved)),), "share")
 
@@ -264,10 +264,15 @@ def _logs(run: str, column: str, estimates: Estimates) -> pd.DataFrame:
     return log.pivot(index="iteration", columns="seed", values=column)
 
 
-def _settled(reward: pd.DataFrame) -> pd.DataFrame:
-    """The moving average over a tenth of the iterations."""
-    window = max(1, round(SETTLED * len(reward)))
-    return reward.rolling(window).mean().dropna()
+def _curve(run: str, base: str, metric: Metric, estimates: Estimates) -> pd.DataFrame:
+    """The mean score of the test prompts over training: an iteration a row, a seed a column.
+
+    Unlike a training log's, these prompts are the same throughout, and a rise is training's own.
+    """
+    if estimates.ledger.gap(base):
+        return pd.DataFrame()
+    found = points(estimates, run, base, metric)
+    return pd.DataFrame({at: rows.groupby("seed")["score"].mean() for at, rows in found.items()}).T
 
 
 def _saved(own: pd.Series, other: pd.Series) -> float:
@@ -277,9 +282,19 @@ def _saved(own: pd.Series, other: pd.Series) -> float:
     return _reached(other, float(own.iloc[-1])) - 1.0
 
 
-def _reached(reward: pd.Series, goal: float) -> float:
-    """After which share of training the reward first reaches a goal that it does reach."""
-    return float(1 + int(np.argmax(reward.to_numpy() >= goal))) / len(reward)
+def _reached(score: pd.Series, goal: float) -> float:
+    """After which share of training the score, between snapshots a line, first reaches a goal.
+
+    Args:
+        score: by iteration; its last is no less than the goal.
+        goal: the score to be reached.
+    """
+    at, values = score.index.to_numpy(dtype=float), score.to_numpy(dtype=float)
+    first = int(np.argmax(values >= goal))
+    if first == 0:
+        return float(at[0] / at[-1])
+    rise = (goal - values[first - 1]) / (values[first] - values[first - 1])
+    return float((at[first - 1] + rise * (at[first] - at[first - 1])) / at[-1])
 
 
 def _by_seed(values: pd.Series) -> pd.DataFrame:

@@ -94,11 +94,20 @@ class Throughout:
 
 @dataclass(frozen=True, slots=True)
 class Sooner:
-    """A run reaches the training reward that another ends with from fewer images."""
+    """A run reaches the score that another ends with earlier in training than it did.
+
+    Args:
+        run: the quicker run.
+        other: the slower run.
+        metric: the score, of the tracked snapshots.
+        base: the untrained model, with which both begin.
+    """
 
     kind: ClassVar[str] = "sooner"
     run: str
     other: str
+    metric: str
+    base: str = BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +169,10 @@ def renamed(test: Test, names: Mapping[str, str]) -> Test:
 def quantity(test: Test) -> str:
     """What is measured: a metric's key, a column of a log, or the designs."""
     match test:
-        case Above() | Progress() | NoGain() | AtMost():
+        case Above() | Progress() | NoGain() | AtMost() | Sooner():
             return test.metric
         case Ordered() | Throughout() | Flat() | Grows():
             return test.column
-        case Sooner():
-            return "reward"
         case DesignIs():
             return "properties"
 

@@ -26,6 +26,7 @@ from paper.kinds import (
     NoGain,
     Ordered,
     Progress,
+    Sooner,
     Test,
     Throughout,
     renamed,
@@ -178,7 +179,7 @@ def _check(test: Test, where: str) -> None:
     for run in runs(test):
         _one_of(run, load_experiments().runs, f"{where}`: no run")
     match test:
-        case Above() | Progress() | NoGain() | AtMost():
+        case Above() | Progress() | NoGain() | AtMost() | Sooner():
             _one_of(test.metric, METRICS, f"{where}.metric`: no metric")
         case Ordered() | Throughout():
             _one_of(test.column, TRAIN_COLUMNS, f"{where}.column`: no column")

@@ -126,7 +126,7 @@ def test_a_claim_without_its_runs_or_scores_says_what_is_missing(tmp_path: Path)
         above("leapalign", "drtune"),
         above("leapalign", "refl", "imagereward"),
         Progress(("leapalign",), ("refl",), "overall"),
-        Sooner("leapalign", "drtune"),
+        Sooner("leapalign", "drtune", "hpsv2"),
         DesignIs("leapalign"),
         Flat("leapalign", "saved_mb"),
     )
@@ -154,7 +154,8 @@ def test_seeds_scored_on_different_prompts_are_no_evidence(tmp_path: Path) -> No
 
 def test_a_verdict_on_one_seed_says_so(tmp_path: Path) -> None:
     estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0}, seeds=(0,))
-    clear, logged = judged(estimates, above("leapalign", "refl"), Sooner("leapalign", "refl"))
+    logs = Throughout("leapalign", "refl", "reward")
+    clear, logged = judged(estimates, above("leapalign", "refl"), logs)
     assert clear.outcome is Outcome.REPLICATED
     assert "rests on one training seed" in clear.sentence
     assert logged.outcome is Outcome.UNDECIDED  # a log holds one difference a seed
@@ -263,13 +264,6 @@ def test_a_curve_is_above_another_where_every_part_of_it_is(logs: Estimates) -> 
     assert "part 1 of 3" in found.measure
 
 
-def test_a_run_is_sooner_by_the_images_it_saves(logs: Estimates) -> None:
-    forth, back = judged(logs, Sooner("leapalign", "drtune"), Sooner("drtune", "leapalign"))
-    assert forth.effect > 0.5
-    assert back.effect == pytest.approx(-forth.effect)
-    assert forth.outcome is Outcome.REPLICATED
-
-
 def test_facts_need_no_statistics(logs: Estimates) -> None:
     designs = [DesignIs(run) for run in published().properties.rows]
     *drawn, flat, grows, level, bent = judged(
@@ -288,20 +282,39 @@ def test_facts_need_no_statistics(logs: Estimates) -> None:
     assert {verdict.p for verdict in (*drawn, flat, level)} == {None}
 
 
-def test_progress_is_the_mean_over_snapshots_and_the_end(tmp_path: Path) -> None:
-    estimates = ledger(tmp_path, {"leapalign": CLEAR, "refl": 0.0}, spread=(0.0, 0.0))
-    for run, effect in (("leapalign", 0.5), ("refl", 0.0)):
-        for folder in estimates.ledger.runs[run].folders.values():
-            scores = pd.read_csv(folder / "scores.csv")
-            one = scores[scores["image_index"] == 0]
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Estimates:
+    """Trainings of 12 iterations whose scores rise evenly from the untrained model's to the end."""
+    effects = {"base": 0.0, "leapalign": CLEAR, "refl": CLEAR / 4}
+    folder = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        estimates = ledger(folder, effects, spread=(0.0, 0.0))
+    for run in ("leapalign", "refl"):
+        for seed in estimates.ledger.runs[run].folders.values():
+            scores = pd.read_csv(seed / "scores.csv")
+            one = scores[(scores["image_index"] == 0) & (scores["evaluator"] == "hpsv2")]
             snapshots = [
-                one.assign(iteration=step, score=one["score"] + effect * step) for step in (1, 2)
+                one.assign(iteration=at, score=one["score"] - effects[run] * (1 - at / 12))
+                for at in (4, 8)
             ]
-            pd.concat(snapshots).to_csv(folder / "progress.csv", index=False)
-    tracked = Estimates(Ledger.open(tmp_path))
+            pd.concat(snapshots).to_csv(seed / "progress.csv", index=False)
+    return Estimates(Ledger.open(folder))
+
+
+def test_progress_is_the_mean_over_snapshots_and_the_end(tracked: Estimates) -> None:
     [found] = judged(tracked, Progress(("leapalign",), ("refl",), "hpsv2"))
-    assert found.effect == pytest.approx(CLEAR + (0.5 + 1.0 + 0.0) / 3)
+    assert found.effect == pytest.approx(0.75 * CLEAR * (4 + 8 + 12) / 12 / 3)
     assert found.outcome is Outcome.REPLICATED
+
+
+def test_a_run_is_sooner_by_the_training_it_saves(tracked: Estimates) -> None:
+    forth, back = judged(
+        tracked, Sooner("leapalign", "refl", "hpsv2"), Sooner("refl", "leapalign", "hpsv2")
+    )
+    assert forth.effect == pytest.approx(0.75)  # a quarter of the rise takes a quarter of the time
+    assert back.effect == pytest.approx(-0.75)
+    assert (forth.outcome, back.outcome) == (Outcome.REPLICATED, Outcome.CONTRADICTED)
 
 
 def test_a_scale_that_tells_a_task_apart_is_asked_for_its_runs(tmp_path: Path) -> None:
@@ -454,7 +467,7 @@ def test_every_claim_whose_runs_are_committed_has_a_verdict(committed: Verdicts)
             case Above(metric=metric):
                 evaluator = "geneval" if metric == "overall" else metric
                 there = all(evaluator in scored.get(run, ()) for run in runs(claim.test))
-            case Throughout() | Sooner() | Ordered():
+            case Throughout() | Ordered():
                 there = set(runs(claim.test)) <= set(held.runs)
             case DesignIs():
                 there = claim.test.run in held.designs
