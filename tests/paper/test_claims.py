@@ -135,7 +135,7 @@ def test_a_claim_without_its_runs_or_scores_says_what_is_missing(tmp_path: Path)
         "No results of DRTune: not in the ledger: it has not been run.",
         "ImageReward of LeapAlign was not measured.",
         "GenEval of LeapAlign was not measured over training.",
-        "No results of DRTune: not in the ledger: it has not been run.",
+        "HPSv2.1 of LeapAlign was not measured over training.",
         "The Plans of LeapAlign have not been surveyed at this scale.",
         "LeapAlign was not measured at several numbers of steps.",
     ]
