@@ -101,7 +101,7 @@ def residuals(settings: TrainSettings, device: str) -> list[dict[str, Any]]:
     slots = range(problem.batch)
     field = problem.field(problem.prompts(0, slots))
     path = rollout(field, problem.noise(0, slots, "initial"), problem.grid(problem.steps))
-    found = defaultdict(list)
+    found: defaultdict[int, list[float]] = defaultdict(list)
     for k, j in itertools.combinations(range(path.grid.end + 1), 2):
         landed = landing(path, [jump(path.grid, k, j)] * len(slots))
         apart = (path.states[j] - landed).abs().mean(dim=(1, 2)).tolist()

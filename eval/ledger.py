@@ -67,9 +67,10 @@ def collect(stages: Stages, out: Path) -> None:
     if stages.train:
         _write_csv(out / "train.csv", read_log(stages.train / "log.jsonl"))
     write_sheet(stages.images, shown(samples), out, "samples")
-    for name in WATCHED if stages.track else ():
-        with replacing(out / name) as draft:
-            shutil.copyfile(stages.track / name, draft)
+    if stages.track:
+        for name in WATCHED:
+            with replacing(out / name) as draft:
+                shutil.copyfile(stages.track / name, draft)
     write_text(out / PROVENANCE, json.dumps(provenance, indent=1, sort_keys=True) + "\n")
 
 

@@ -384,7 +384,7 @@ def _layers(
         ("rewards", scale.rewards, run.reward),
         ("backbones", scale.backbones, run.backbone),
     ):
-        if choice in choices:
+        if choice is not None and choice in choices:
             changes = Layer(deviation=choices[choice].deviation)
             layers.append(_Source(at, f"{key}.{choice}", changes))
     own = Layer(run.settings, run.deviation)

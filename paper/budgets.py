@@ -36,7 +36,8 @@ def budgets_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
     logs = {run: ledger.runs[run].training for run in exhibit.runs if ledger.gap(run) is None}
     logs = {run: log for run, log in logs.items() if not log.empty}
     base = untrained(estimates, list(ledger.runs))
-    columns, cells = [], {run: [] for run in exhibit.runs}
+    columns: list[Column] = []
+    cells: dict[str, list[Cell]] = {run: [] for run in exhibit.runs}
     for budget, label in BUDGETS.items():
         least = min((spent(log, budget).max().min() for log in logs.values()), default=0.0)
         columns += [

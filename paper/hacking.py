@@ -63,12 +63,11 @@ def _changes(
     """How a score changed from each snapshot to the next, and from the first to the last."""
     watched = {at: rows for at, rows in points(estimates, run, base, metric).items() if len(rows)}
     steps = [*pairwise(watched), *([(min(watched), max(watched))] if len(watched) > 2 else [])]
-    return {
-        (since, until): interval(
-            estimate(stats.paired(watched[until], watched[since]), macro=metric.macro)
-        )
-        for since, until in steps
-    }
+    changes = {}
+    for since, until in steps:
+        paired = stats.paired(watched[until], watched[since])
+        changes[since, until] = interval(estimate(paired, macro=metric.macro))
+    return changes
 
 
 def hacking_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 from eval.stats import Estimate
 from leapalign.errors import UserError
@@ -24,6 +24,10 @@ class Interval:
     high: float | None = None
 
 
+@overload
+def interval(estimate: Estimate) -> Interval: ...
+@overload
+def interval(estimate: None) -> None: ...
 def interval(estimate: Estimate | None) -> Interval | None:
     """An estimate without its counts; bounds that are not finite become None."""
     if estimate is None:
