@@ -20,6 +20,7 @@ from torch.nn import functional
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
+    CLIPTextModelWithProjection,
     CLIPTokenizer,
     T5Config,
     T5EncoderModel,
@@ -108,19 +109,22 @@ def make_t5(tokenizer: T5TokenizerFast) -> T5EncoderModel:
 
 def make_clip(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """An untrained CLIP text model."""
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            projection_dim=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=TOKENS,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    return CLIPTextModel(clip_config(tokenizer, WIDTH))
+
+
+def clip_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+    """Two layers of this width."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
     )
 
 
@@ -148,29 +152,42 @@ def clip_pooled(clip: CLIPTextModel, ids: Int[Tensor, "b n"]) -> Float[Tensor, "
     return clip(ids).pooler_output
 
 
+class Lesson:
+    """The world's prompts and their parses; every task is drawn equally often."""
+
+    def __init__(self) -> None:
+        metadata = all_prompts()
+        self.prompts = [line["prompt"] for line in metadata]
+        self.answers = torch.tensor([parse(line) for line in metadata])
+        tags = np.array([line["tag"] for line in metadata])
+        weights = np.array([1 / (tags == tag).sum() for tag in tags])
+        self.shares = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator) -> Int[Tensor, " batch"]:
+        """Rows of a random batch."""
+        return torch.from_numpy(rng.choice(len(self.prompts), BATCH, p=self.shares))
+
+
 def train_text(
     seed: int, steps: int = STEPS
 ) -> tuple[T5TokenizerFast, T5EncoderModel, CLIPTokenizer, CLIPTextModel]:
     """Build both tokenizers and train both encoders to parse."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    metadata = all_prompts()
-    prompts = [line["prompt"] for line in metadata]
-    answers = torch.tensor([parse(line) for line in metadata])
+    lesson = Lesson()
+    prompts = lesson.prompts
     t5_tokenizer, clip_tokenizer = make_t5_tokenizer(prompts), make_clip_tokenizer(prompts)
     t5, clip = make_t5(t5_tokenizer), make_clip(clip_tokenizer)
     t5_ids, clip_ids = token_ids(t5_tokenizer, prompts), token_ids(clip_tokenizer, prompts)
-    tags = np.array([line["tag"] for line in metadata])
-    weights = np.array([1 / (tags == tag).sum() for tag in tags])
     heads = nn.ModuleList(nn.Linear(WIDTH, sum(FIELDS)) for _ in range(2))
     parameters = [*t5.parameters(), *clip.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, PEAK_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, steps)
     for step in range(steps):
-        rows = torch.from_numpy(rng.choice(len(prompts), BATCH, p=weights / weights.sum()))
+        rows = lesson.draw(rng)
         by_token = heads[0](t5_states(t5, t5_ids[rows]))
         by_prompt = heads[1](clip_pooled(clip, clip_ids[rows]))
-        wanted = answers[rows]
+        wanted = lesson.answers[rows]
         token_loss = parse_loss(by_token, wanted[:, None].expand(-1, TOKENS, -1))
         prompt_loss = parse_loss(by_prompt, wanted)
         (token_loss + prompt_loss).backward()
@@ -182,6 +199,30 @@ def train_text(
     for model in (t5, clip):
         model.eval().requires_grad_(False)
     return t5_tokenizer, t5, clip_tokenizer, clip
+
+
+def train_clip(
+    tokenizer: CLIPTokenizer, width: int, seed: int, steps: int = STEPS
+) -> CLIPTextModelWithProjection:
+    """Train a CLIP text encoder whose projected output answers the parse, as SD3 has two."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    lesson = Lesson()
+    clip = CLIPTextModelWithProjection(clip_config(tokenizer, width))
+    head = nn.Linear(width, sum(FIELDS))
+    ids = token_ids(tokenizer, lesson.prompts)
+    optimizer = torch.optim.AdamW([*clip.parameters(), *head.parameters()], PEAK_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, steps)
+    for step in range(steps):
+        rows = lesson.draw(rng)
+        loss = parse_loss(head(clip(ids[rows]).text_embeds), lesson.answers[rows])
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        if step % 100 == 0 or step == steps - 1:
+            log.info("text %d clip %.4f", step, loss.item())
+    return clip.eval().requires_grad_(False)
 
 
 def parse_loss(logits: Float[Tensor, "... classes"], answers: Int[Tensor, "... fields"]) -> Tensor:

@@ -6,13 +6,14 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel, ModelMixin
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -28,6 +29,7 @@ GUIDANCE = 3.5
 BATCH = 64
 FRESH = 8
 FIRST = 4096
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +177,18 @@ def flow_loss(
     """Rectified flow matching at logit-normal noise levels (arXiv 2403.03206)."""
     x, rows = pool.batch(BATCH)
     noise = torch.randn_like(x)
-    mean, deviation = level
-    sigma = torch.sigmoid(mean + deviation * torch.randn(BATCH))
-    share = sigma[:, None, None]
+    sigma, noisy = diffuse(x, noise, level)
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        v = field(model, texts.encoded[torch.tensor(rows)])((1 - share) * x + share * noise, sigma)
+        v = field(model, texts.encoded[torch.tensor(rows)])(noisy, sigma)
     return (v.float() - (noise - x)).square().mean()
+
+
+def diffuse(x: Latents, noise: Latents, level: tuple[float, float]) -> tuple[Tensor, Latents]:
+    """Noise levels σ [batch] whose logit has this mean and deviation, and the latents at them."""
+    mean, deviation = level
+    sigma = torch.sigmoid(mean + deviation * torch.randn(len(x)))
+    share = sigma[:, None, None]
+    return sigma, (1 - share) * x + share * noise
 
 
 def make_optimizer(
@@ -213,13 +221,18 @@ def train_phase(
     start: FluxTransformer2DModel, pool: Pool, texts: Texts, phase: Phase
 ) -> FluxTransformer2DModel:
     """Go on from `start`; returns the phase's averaged weights."""
+    return optimize(start, phase, lambda model: flow_loss(model, pool, texts, phase.noise), pool)
+
+
+def optimize(start: Model, phase: Phase, loss_of: Callable[[Model], Tensor], pool: Pool) -> Model:
+    """A phase's optimiser steps on `loss_of`, the pool growing; returns the averaged weights."""
     model = copy.deepcopy(start).train().requires_grad_(True)
     average = copy.deepcopy(start).eval().requires_grad_(False)
     optimizer, schedule = make_optimizer(model, phase)
     losses, clock = [], time.monotonic()
     for step in range(1, phase.steps + 1):
         pool.grow(FRESH)
-        loss = flow_loss(model, pool, texts, phase.noise)
+        loss = loss_of(model)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -234,6 +247,6 @@ def train_phase(
     return average
 
 
-def save(model: FluxTransformer2DModel, folder: Path) -> None:
-    """Write the weights in bfloat16, as FLUX is released."""
+def save(model: ModelMixin, folder: Path) -> None:
+    """Write the weights in bfloat16, as the real ones are released."""
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)

@@ -26,6 +26,7 @@ from pocket.world import (
     sample_scene,
 )
 
+CHANNELS = 16
 KL_WEIGHT = 6e-3
 STEPS = 1600
 BATCH = 16
@@ -44,7 +45,7 @@ def make_vae() -> AutoencoderKL:
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(16, 24, 48, 64),
         layers_per_block=1,
-        latent_channels=16,
+        latent_channels=CHANNELS,
         norm_num_groups=8,
         sample_size=64,
         scaling_factor=1.0,
