@@ -26,7 +26,7 @@ from eval.fingerprints import fingerprint, sources
 from eval.manifest import MANIFEST, Sample, write_manifest
 from eval.progress import batches
 from leapalign import grid, steps, streams
-from leapalign.backbones.flux import Flux
+from leapalign.backbones.backbone import Backbone
 from leapalign.data import read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
@@ -100,7 +100,7 @@ def make_images(
 
 @torch.inference_mode()
 def sample_images(
-    backbone: Flux, samples: Sequence[Sample], evaluation: Evaluation
+    backbone: Backbone, samples: Sequence[Sample], evaluation: Evaluation
 ) -> Float[Tensor, "batch 3 height width"]:
     """Sample images in [0, 1] by Euler steps; each has a noise of its own, whatever the batch."""
     noise = [

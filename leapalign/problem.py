@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
-from leapalign.backbones.flux import Flux, FluxVelocity
+from leapalign.backbones.backbone import Backbone
 from leapalign.data import Sampler
 from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.rewards import Reward
+from leapalign.rollout import Velocity
 from leapalign.settings import Training
 from leapalign.steps import Latents
 from leapalign.streams import choices, stream
@@ -33,7 +34,7 @@ class TrainingProblem:
         accelerator: devices and gradient reduction.
     """
 
-    backbone: Flux
+    backbone: Backbone
     reward: Reward
     sampler: Sampler
     budget: Training
@@ -54,6 +55,11 @@ class TrainingProblem:
     def threshold(self) -> float:
         """λ (Eq. 11), in the reward's unit."""
         return self.budget.reward.threshold
+
+    @property
+    def passes(self) -> int:
+        """Transformer passes that one evaluation of the velocity takes."""
+        return self.backbone.passes(self.budget.guidance)
 
     def grid(self, steps: int) -> Grid:
         """The base model's own time grid."""
@@ -88,7 +94,7 @@ class TrainingProblem:
         """A generator for a slot's discrete choices."""
         return choices(self.seed, iteration, slot, name)
 
-    def field(self, prompts: Sequence[str]) -> FluxVelocity:
+    def field(self, prompts: Sequence[str]) -> Velocity:
         """The velocity field under these prompts."""
         return self.backbone.field(prompts, self.budget.guidance)
 

@@ -73,7 +73,8 @@ class Training:
             if progress.trains:
                 norms.append(self._step(iteration, progress))
         self.tally.iteration += 1
-        self.tally.evaluations += sum(step.evaluations for step in steps)
+        passes = self.problem.passes
+        self.tally.evaluations += passes * sum(step.evaluations for step in steps)
         self.tally.images += sum(step.images for step in steps)
         self.tally.seconds += time.perf_counter() - started
         return log_line(iteration, steps, norms, self.tally)

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from leapalign.backbones.flux import FluxPrompts
+from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.errors import main_guard
 from pocket.text import clip_pooled, t5_states, token_ids, train_text
 from pocket.transformer import SHIFT, Texts, save, train_transformer
@@ -67,7 +67,7 @@ def load_texts(folder: Path) -> Texts:
     t5_ids = token_ids(T5TokenizerFast.from_pretrained(folder / "tokenizer_2"), prompts)
     clip_ids = token_ids(CLIPTokenizer.from_pretrained(folder / "tokenizer"), prompts)
     with torch.no_grad():
-        return Texts(FluxPrompts(t5_states(t5, t5_ids), clip_pooled(clip, clip_ids)))
+        return Texts(EncodedPrompts(t5_states(t5, t5_ids), clip_pooled(clip, clip_ids)))
 
 
 def build_transformer(folder: Path, seed: int) -> None:

@@ -16,8 +16,8 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leapalign.backbones.backbone import EncodedPrompts
 from leapalign.backbones.flux import PATCH
+from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.backbones.sd3 import GuidedVelocity
 from pocket.text import WIDTH as TEXT_WIDTH
 from pocket.transformer import (

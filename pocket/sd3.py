@@ -31,7 +31,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from leapalign.backbones.backbone import EncodedPrompts
+from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.errors import main_guard
 from pocket.base import load_texts
 from pocket.distill import PHASE, distill, make_student

@@ -17,7 +17,8 @@ from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel, Model
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from leapalign.backbones.flux import FluxPrompts, FluxVelocity
+from leapalign.backbones.flux import FluxVelocity
+from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.steps import Latents
 from pocket.text import WIDTH as TEXT_WIDTH
 from pocket.vae import encode, triangular
@@ -114,7 +115,7 @@ def make_transformer() -> FluxTransformer2DModel:
 class Texts:
     """Every prompt of the world with its encoding; a prompt is known by its row."""
 
-    def __init__(self, encoded: FluxPrompts) -> None:
+    def __init__(self, encoded: EncodedPrompts) -> None:
         self.encoded = encoded
         self.metadata = all_prompts()
         tags = np.array([line["tag"] for line in self.metadata])
@@ -129,7 +130,7 @@ class Texts:
         return [int(rng.choice(self.rows[TAGS[tag]])) for tag in tags]
 
 
-def field(model: FluxTransformer2DModel, prompts: FluxPrompts) -> FluxVelocity:
+def field(model: FluxTransformer2DModel, prompts: EncodedPrompts) -> FluxVelocity:
     """The model's velocity field under `prompts`, one image token per cell."""
     side = torch.arange(CELLS, dtype=torch.float32)
     image_ids = torch.cartesian_prod(torch.zeros(1), side, side)

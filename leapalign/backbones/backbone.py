@@ -1,42 +1,80 @@
-"""What a base model offers to training and evaluation, and what the models share."""
+"""What training and evaluation ask of a base model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from diffusers import DiffusionPipeline
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.rollout import Velocity
 from leapalign.steps import Latents
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPrompts:
-    """Encoded prompts.
+class Backbone(Protocol):
+    """A rectified-flow model at one resolution; a class of this shape is a `backbone.loader`.
 
-    Args:
-        tokens: token embeddings.
-        pooled: pooled embedding.
+    Attributes:
+        pipeline: the stock diffusers pipeline.
+        resolution: side of the square image in pixels.
+        transformer: the trained network; assign to it to wrap it.
     """
 
-    tokens: Float[Tensor, "batch tokens width"]
-    pooled: Float[Tensor, "batch pooled"]
+    pipeline: DiffusionPipeline
+    resolution: int
 
-    def __getitem__(self, rows: Tensor | slice) -> EncodedPrompts:
-        """The prompts of these rows."""
-        return EncodedPrompts(self.tokens[rows], self.pooled[rows])
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        resolution: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Backbone:
+        """Load a folder or hub id; only its transformer can be trained.
 
-    def __add__(self, other: EncodedPrompts) -> EncodedPrompts:
-        """These prompts, then the other ones."""
-        return EncodedPrompts(
-            torch.cat([self.tokens, other.tokens]), torch.cat([self.pooled, other.pooled])
-        )
+        Raises:
+            UserError: it is another model's or damaged, or cannot make images of this resolution.
+        """
+        ...
+
+    @property
+    def transformer(self) -> nn.Module:
+        """The trained network."""
+        ...
+
+    @transformer.setter
+    def transformer(self, module: nn.Module) -> None: ...
+
+    def load_weights(self, path: str | Path) -> None:
+        """Replace the transformer's weights by fine-tuned ones in safetensors format.
+
+        Raises:
+            UserError: the file is missing, damaged or of another model.
+        """
+        ...
+
+    def grid(self, steps: int) -> Grid:
+        """The noise levels of the stock pipeline."""
+        ...
+
+    def latents(self, generators: Sequence[torch.Generator]) -> Latents:
+        """Standard normal packed latents, one per generator, drawn as the stock pipeline does."""
+        ...
+
+    def field(self, prompts: Sequence[str], guidance: float) -> Velocity:
+        """The velocity field under these prompts at this strength of guidance."""
+        ...
+
+    def passes(self, guidance: float) -> int:
+        """Transformer passes that one evaluation of the velocity takes."""
+        ...
+
+    def decode(self, x: Latents) -> Float[Tensor, "batch 3 height width"]:
+        """Packed latents to images in [0, 1], differentiable."""
+        ...
