@@ -8,7 +8,6 @@ which is what classifier-free guidance moves away from.
 
 from __future__ import annotations
 
-import logging
 import math
 
 import torch
@@ -21,7 +20,6 @@ from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.backbones.sd3 import GuidedVelocity
 from pocket.text import WIDTH as TEXT_WIDTH
 from pocket.transformer import (
-    BATCH,
     GUIDANCE,
     HEADS,
     SHIFT,
@@ -36,15 +34,18 @@ from pocket.vae import CHANNELS
 from pocket.world import CELLS
 
 SIDES = (PATCH * CELLS, PATCH * CELLS)
-LAYERS = 6
-DUAL_LAYERS = (0, 1, 2)
+LAYERS = 4
+DUAL_LAYERS = (0, 1)
+SINGLES = (1, 2)
+"""The teacher's single blocks that become joint ones, after its double blocks."""
+BATCH = 32
 HIDDEN = 0.12
 """The share of prompts hidden from the student."""
 PHASE = Phase(
-    steps=3000,
-    schedule=3000,
-    rate=1.5e-3,
-    ema=0.998,
+    steps=2400,
+    schedule=2400,
+    rate=1.2e-3,
+    ema=0.996,
     noise=(math.log(SHIFT) + 0.4, 1.2),
     tags={
         "single_object": 1.0,
@@ -57,8 +58,6 @@ PHASE = Phase(
 )
 
 State = dict[str, Tensor]
-
-log = logging.getLogger(__name__)
 
 
 def make_student() -> SD3Transformer2DModel:
@@ -96,10 +95,8 @@ def inherit(
         pooled: W and b of the map from the student's pooled embeddings to the teacher's.
     """
     donor, state = teacher.state_dict(), student.state_dict()
-    first = teacher.config.num_layers
-    for i in range(teacher.config.num_single_layers):
-        single, joint = f"single_transformer_blocks.{i}.", f"transformer_blocks.{first + i}."
-        donor |= _joint(donor, single, joint)
+    for to, block in enumerate(SINGLES, teacher.config.num_layers):
+        donor |= _joint(donor, f"single_transformer_blocks.{block}.", f"transformer_blocks.{to}.")
     donor |= _ends(teacher, pooled)
     # What all absolute positions have in common is no news to the teacher's blocks.
     donor["pos_embed.proj.bias"] -= student.pos_embed.cropped_pos_embed(*SIDES).mean((0, 1))
@@ -119,16 +116,15 @@ def _joint(donor: State, single: str, joint: str) -> State:
     state: State = {}
     for kind in ("weight", "bias"):
         for part, added in (("to_q", "add_q_proj"), ("to_k", "add_k_proj"), ("to_v", "add_v_proj")):
-            state[f"attn.{part}.{kind}"] = state[f"attn.{added}.{kind}"] = block[
-                f"attn.{part}.{kind}"
-            ]
+            name = f"attn.{part}.{kind}"
+            state[name] = state[f"attn.{added}.{kind}"] = block[name]
         for norm in ("norm1", "norm1_context"):
             state[f"{norm}.linear.{kind}"] = torch.cat([block[f"norm.linear.{kind}"]] * 2)
         for ff in ("ff", "ff_context"):
             state[f"{ff}.net.0.proj.{kind}"] = block[f"proj_mlp.{kind}"]
     for part in ("q", "k"):
-        norm = block[f"attn.norm_{part}.weight"]
-        state[f"attn.norm_{part}.weight"] = state[f"attn.norm_added_{part}.weight"] = norm
+        name = f"attn.norm_{part}.weight"
+        state[name] = state[f"attn.norm_added_{part}.weight"] = block[name]
     attention, mlp = block["proj_out.weight"].split([WIDTH, 4 * WIDTH], dim=1)
     bias = block["proj_out.bias"]
     for out, ff in (("attn.to_out.0", "ff"), ("attn.to_add_out", "ff_context")):

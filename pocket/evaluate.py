@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DiffusionPipeline
 
 from eval.geneval.judge import judge
 from eval.geneval.summary import Summary, summarize
-from leapalign.backbones.flux import Flux
+from leapalign.backbones.backbone import Backbone
+from leapalign.backbones.pipeline import LOADERS
 from leapalign.errors import main_guard
+from leapalign.parsing import resolve
 from leapalign.rollout import rollout
 from leapalign.streams import stream
 from pocket.detector import detect
@@ -39,15 +42,24 @@ def choose(per_tag: int, seed: int) -> list[Metadata]:
     return [sample_metadata(rng, tag) for tag in prompts_by_tag() for _ in range(per_tag)]
 
 
+def load(folder: Path) -> Backbone:
+    """The backbone of a pipeline folder, whichever it is."""
+    loader = LOADERS[DiffusionPipeline.load_config(folder)["_class_name"]]
+    backbone: Backbone = resolve(loader, str(folder)).load(folder, SIZE)
+    return backbone
+
+
 @torch.no_grad()
-def paint(flux: Flux, prompts: list[str], steps: int, seed: int) -> Image:
+def paint(
+    backbone: Backbone, prompts: list[str], steps: int, seed: int, guidance: float = GUIDANCE
+) -> Image:
     """An image per prompt, uint8 [n, 64, 64, 3], by `steps` Euler steps."""
     images = []
     for start in range(0, len(prompts), BATCH):
         batch = prompts[start : start + BATCH]
-        noise = flux.latents([stream(seed, start + i) for i in range(len(batch))])
-        path = rollout(flux.field(batch, GUIDANCE), noise, flux.grid(steps))
-        pixels = flux.decode(path.states[-1]).mul(255).round().byte()
+        noise = backbone.latents([stream(seed, start + i) for i in range(len(batch))])
+        path = rollout(backbone.field(batch, guidance), noise, backbone.grid(steps))
+        pixels = backbone.decode(path.states[-1]).mul(255).round().byte()
         images.append(pixels.permute(0, 2, 3, 1).numpy())
         log.info("images %d/%d", start + len(batch), len(prompts))
     return np.concatenate(images)
@@ -93,9 +105,10 @@ def table(summaries: dict[str, Summary]) -> str:
 def main(argv: list[str] | None = None) -> None:
     """Judge one or more folders with the same prompts and noise."""
     parser = argparse.ArgumentParser(prog="python -m pocket.evaluate", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", help="FluxPipeline folders")
+    parser.add_argument("folders", type=Path, nargs="+", help="pipeline folders")
     parser.add_argument("--per-tag", type=int, default=100, help="images per task")
     parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="keep the images of the first folder here")
     arguments = parser.parse_args(argv)
@@ -105,7 +118,7 @@ def main(argv: list[str] | None = None) -> None:
     prompts = [line["prompt"] for line in metadata]
     summaries = {}
     for folder in arguments.folders:
-        images = paint(Flux.load(folder, SIZE), prompts, arguments.steps, arguments.seed)
+        images = paint(load(folder), prompts, arguments.steps, arguments.seed, arguments.guidance)
         records = verdicts(metadata, images)
         summaries[str(folder)] = summarize(records)
         if arguments.out and folder == arguments.folders[0]:

@@ -64,10 +64,30 @@ rule pocket_reward:
         " --samples {params.samples} --base {params.base} > {log} 2>&1"
 
 
+rule pocket_sd3:
+    input:
+        rules.pocket_base.output,
+    output:
+        touch(f"{REBUILT}/sd3.done"),
+    log:
+        f"{REBUILT}/logs/sd3.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    params:
+        out=subpath(output[0], strip_suffix=".done"),
+        base=subpath(input[0], strip_suffix=".done"),
+    message:
+        "rebuild the pocket SD3"
+    shell:
+        "python -m pocket.sd3 --out {params.out} --base {params.base} > {log} 2>&1"
+
+
 # Both models paint the same prompts; the rebuilt one's images are new to the rewards.
 rule pocket_weights:
     input:
         rules.pocket_base.output,
+        rules.pocket_sd3.output,
         expand(rules.pocket_reward.output, metric=REWARDS),
     output:
         f"{REBUILT}/comparison.md",
@@ -84,5 +104,7 @@ rule pocket_weights:
     shell:
         "(python -m pocket.evaluate {params.rebuilt}/base {params.shipped}/base --per-tag 200"
         " --seed 1 --out {params.rebuilt}/unseen && echo &&"
+        " python -m pocket.evaluate {params.rebuilt}/sd3 {params.shipped}/sd3 --per-tag 200"
+        " --seed 1 --guidance 2 && echo &&"
         " python -m pocket.rewards.check --weights {params.rebuilt} {params.shipped}"
         " --samples {params.rebuilt}/unseen) > {output} 2> {log} && cat {output}"

@@ -33,6 +33,7 @@ from transformers import (
 
 from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.errors import main_guard
+from leapalign.rewards.weights import write_checksums
 from pocket.base import load_texts
 from pocket.distill import PHASE, distill, make_student
 from pocket.text import TOKENS, WIDTH, train_clip
@@ -40,8 +41,8 @@ from pocket.transformer import SHIFT, Pool, save
 from pocket.world import all_prompts
 
 BASE = Path("pocket/weights/base")
+GUIDANCE = 2.0
 TAKEN = {
-    "vae": "vae",
     "tokenizer": "tokenizer",
     "tokenizer_2": "tokenizer",
     "tokenizer_3": "tokenizer_2",
@@ -53,9 +54,11 @@ log = logging.getLogger(__name__)
 
 
 def take(base: Path, folder: Path) -> None:
-    """Copy the parts that the pocket FLUX shares."""
+    """Copy what the pocket FLUX has; the autoencoder in half precision, as SD3.5 is released."""
     for part, source in TAKEN.items():
         shutil.copytree(base / source, folder / part, dirs_exist_ok=True)
+    vae = AutoencoderKL.from_pretrained(base / "vae", dtype=torch.bfloat16)
+    vae.save_pretrained(folder / "vae")
 
 
 def build_clip(folder: Path, part: str, seed: int) -> None:
@@ -78,7 +81,7 @@ def build_transformer(base: Path, folder: Path, seed: int) -> None:
     """Distil the pocket FLUX's transformer."""
     torch.manual_seed(seed)
     teacher = FluxTransformer2DModel.from_pretrained(base / "transformer", dtype=torch.float32)
-    vae = AutoencoderKL.from_pretrained(folder / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(base / "vae").eval()
     pool = Pool(vae, load_texts(base), np.random.default_rng(seed), PHASE.tags)
     save(distill(teacher.eval(), pool, encode_all(folder)), folder / "transformer")
 
@@ -126,6 +129,7 @@ def main(argv: list[str] | None = None) -> None:
     pipeline = assemble(folder, transformer)
     pipeline.save_config(folder)
     pipeline.scheduler.save_pretrained(folder / "scheduler")
+    write_checksums(folder)
 
 
 if __name__ == "__main__":

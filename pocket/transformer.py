@@ -243,8 +243,8 @@ def optimize(start: Model, phase: Phase, loss_of: Callable[[Model], Tensor], poo
         torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), blend)
         losses.append(loss.item())
         if step % 250 == 0 or step == phase.steps:
-            rate = BATCH * step / (time.monotonic() - clock)
-            log.info("flow %d loss %.4f, %.0f samples/s", step, np.mean(losses[-250:]), rate)
+            seconds = (time.monotonic() - clock) / step
+            log.info("flow %d loss %.4f, %.2f s a step", step, np.mean(losses[-250:]), seconds)
     return average
 
 

@@ -18,8 +18,8 @@ APART = (SUMS, "README.md")
 
 def write_checksums(folder: Path) -> None:
     """Write a folder's SHA256SUMS (as `sha256sum` does), over all files but the model card."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name not in APART)
-    lines = [f"{digest(path)}  {path.name}\n" for path in files]
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in APART)
+    lines = [f"{digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     write_text(folder / SUMS, "".join(lines))
 
 
