@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from diffusers import (
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
 )
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextModelWithProjection
 
@@ -19,7 +21,9 @@ from leapalign.backbones.flux import Flux
 from leapalign.backbones.sd3 import StableDiffusion3
 from leapalign.errors import UserError
 from leapalign.rollout import rollout
+from leapalign.settings import Backbone, TrainSettings
 from leapalign.streams import stream
+from leapalign.train import train
 from pocket import text, vae
 from tests import tolerances
 from tests.leapalign.problems import PROMPTS
@@ -206,6 +210,21 @@ def test_decoding_is_differentiable(sd3: StableDiffusion3) -> None:
     picture.mean().backward()
     assert x.grad.isfinite().all()
     assert x.grad.any()
+
+
+def test_training_counts_the_passes_of_guided_evaluations(
+    folder: Path, settings: TrainSettings, tmp_path: Path
+) -> None:
+    backbone = Backbone("leapalign.backbones.sd3:StableDiffusion3", str(folder))
+    one = dataclasses.replace(settings.training, iterations=1)
+    guided = dataclasses.replace(settings, backbone=backbone, training=one)
+    tally = train(guided, tmp_path / "out", tmp_path / "checkpoints", "cpu")
+    # Two images, each 4 forwards and 2 replays worth 3, all of them in two passes.
+    assert tally.evaluations == 2 * 2 * (4 + 2 * 3)
+    trained = load_file(tmp_path / "out/transformer.safetensors")
+    base = StableDiffusion3.load(folder, 64).transformer.state_dict()
+    assert trained.keys() == base.keys()
+    assert any(not torch.equal(trained[name], base[name]) for name in base)
 
 
 def test_a_folder_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
