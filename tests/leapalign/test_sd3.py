@@ -157,7 +157,7 @@ def test_an_evaluation_takes_one_pass_for_each_side_of_the_guidance(sd3: StableD
         FlowMatchEulerDiscreteScheduler(shift=1.65),
         FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
     ],
-    ids=["SD3", "pocket", "dynamic"],
+    ids=["SD3", "another", "dynamic"],
 )
 @pytest.mark.parametrize("steps", [1, 8, 25, 50])
 def test_the_grid_is_the_stock_schedulers(
