@@ -6,9 +6,9 @@ import base64
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--hide-scrollbars", "--remote-debugging-pipe",
 )  # fmt: skip
+PATIENCE = 30
+"""Seconds without a word from the browser after which a test gives up."""
 
 
 class Browser:
@@ -97,6 +99,8 @@ class Browser:
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:
+            if not select.select([self.back], [], [], PATIENCE)[0]:
+                raise RuntimeError(f"the browser is silent for {PATIENCE} s")
             if not (read := os.read(self.back, 1 << 20)):
                 raise RuntimeError("the browser ended")
             self.buffer += read
@@ -150,4 +154,3 @@ def browser(profile: Path) -> Iterator[Browser]:
             process.kill()
         os.close(to)
         os.close(back)
-        time.sleep(0)

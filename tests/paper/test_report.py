@@ -15,20 +15,10 @@ import pytest
 
 from leapalign.experiments import load_experiments
 from paper import figures, report
-from paper.__main__ import main
 from paper.curves import curve
 from paper.estimates import Estimates
 
 RESOURCES = {"src", "href", "data", "srcset", "poster", "action"}
-
-
-@pytest.fixture(scope="module")
-def rendered(ledger_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rendered")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).parents[2])
-        main(["--ledger", str(ledger_folder), "--output", str(folder)])
-    return folder
 
 
 @pytest.fixture(scope="module")
