@@ -12,7 +12,6 @@ from paper.sections import chapters
 PREAMBLE = r"""% Every rendered table and figure; compile in this folder, twice.
 \documentclass[10pt]{{article}}
 \usepackage[utf8]{{inputenc}}
-\usepackage[T1]{{fontenc}}
 \usepackage[margin=2.2cm]{{geometry}}
 \usepackage{{amsmath,booktabs,graphicx}}
 \title{{{title}}}
