@@ -94,14 +94,16 @@ function filters() {
 // One tooltip for the page: where a number comes from, or the curves' values under the pointer.
 const tip = {
   element: document.getElementById("tip"),
-  show(target, lines, x, y) {
+  show(target, lines, x, y, beside = false) {
     this.element.replaceChildren(...lines);
     this.element.hidden = false;
     const { width, height } = this.element.getBoundingClientRect();
     const room = document.documentElement.clientWidth - width - 8;
     const above = y - height - 12;
-    this.element.style.left = `${Math.max(8, Math.min(x - width / 2, room))}px`;
-    this.element.style.top = `${above > 8 ? above : y + 24}px`;
+    const right = x + 18 <= room ? x + 18 : x - width - 18;
+    const [left, top] = beside ? [right, y - height / 2] : [x - width / 2, above > 8 ? above : y + 24];
+    this.element.style.left = `${Math.max(8, Math.min(left, room))}px`;
+    this.element.style.top = `${top}px`;
     if (this.target !== target) this.hide(false);
     this.target = target;
     target.setAttribute("aria-describedby", "tip");
@@ -158,10 +160,11 @@ function board(element) {
   const select = element.querySelector("select");
   const apply = () => {
     const prompt = select.value;
-    const runs_ = all("input", element).filter((box) => box.checked).map((box) => Number(box.value));
+    const chosen = all("input", element).filter((box) => box.checked).map((box) => Number(box.value));
+    table.style.setProperty("--runs", chosen.length);
     [...table.tBodies[0].rows].forEach((row, index) => { row.hidden = prompt !== "" && Number(prompt) !== index; });
     all("tr", table).forEach((row) => {
-      [...row.cells].slice(1).forEach((cell, index) => { cell.hidden = !runs_.includes(index); });
+      [...row.cells].slice(1).forEach((cell, index) => { cell.hidden = !chosen.includes(index); });
     });
     table.classList.toggle("one", prompt !== "");
   };
@@ -243,7 +246,7 @@ function curves(figure) {
       const read = value(panel.scale.y, (box.y + box.height - height) / box.height);
       return make("span", {}, dot, `${runs[run]?.label ?? run} ${print(read)}`);
     });
-    return tip.show(svg, [make("b", { textContent: where }), ...lines], event.clientX, event.clientY);
+    return tip.show(svg, [make("b", { textContent: where }), ...lines], event.clientX, event.clientY, true);
   });
   svg.addEventListener("pointerleave", () => tip.hide());
 }
