@@ -29,19 +29,23 @@ FIGURE = r"""\begin{{figure}}[t]
 
 
 def document(experiments: Experiments, folder: Path) -> str:
-    """A document that holds every table and figure rendered in `folder`, section by section.
+    """A document that holds every table and figure rendered in `folder`, the claims first.
 
     Args:
         experiments: the tables and figures there are.
-        folder: holds `tables/`, `figures/` and, for the document, `report/`.
+        folder: holds `claims/`, `tables/`, `figures/` and, for the document, `report/`.
     """
+    claims = [r"\section*{Claims}", r"\input{../claims/claims.tex}", r"\clearpage", ""]
+    judged = (folder / "claims" / "claims.tex").is_file()
     body = [
         text
         for chapter in chapters(experiments)
         for text in _section(chapter.section.title, chapter.exhibits, experiments, folder)
     ]
     title = latex_escape("LeapAlign, replicated: tables and figures")
-    return "\n".join([PREAMBLE.format(title=title), *body, r"\end{document}", ""])
+    return "\n".join(
+        [PREAMBLE.format(title=title), *(claims if judged else []), *body, r"\end{document}", ""]
+    )
 
 
 def _section(
