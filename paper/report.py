@@ -21,13 +21,12 @@ import jinja2
 from markupsafe import Markup
 
 from eval.significance import MOST_SEEDS
-from leapalign.errors import main_guard
+from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Experiments, load_experiments
 from leapalign.files import write_text
 from paper import cli, latex, markup, numbers
 from paper.boards import Board, board
 from paper.claims import Verdicts
-from paper.claims import csv as claims_csv
 from paper.drawing import Drawing, inline
 from paper.estimates import Estimates
 from paper.history import History, history
@@ -103,7 +102,6 @@ def _context(estimates: Estimates, rendered: Rendered) -> Mapping[str, Any]:
         "headline": headline(found),
         "verdicts": rendered.verdicts,
         "counts": {outcome: counted[outcome] for outcome in Outcome},
-        "claims_csv": _download("text/csv", claims_csv(rendered.verdicts)),
         "most_seeds": MOST_SEEDS,
         "chapters": chapters(experiments),
         "experiments": experiments,
@@ -119,7 +117,7 @@ def _context(estimates: Estimates, rendered: Rendered) -> Mapping[str, Any]:
         "rests": functools.partial(_rests, ledger),
         "wordy": _wordy,
         "bases": _bases,
-        "csv": lambda table: _download("text/csv", markup.csv(table)),
+        "csv": functools.partial(_download, rendered.folder),
         "numbers": numbers,
         "label": run_label,
         "color": lambda run: run_style(run).color,
@@ -188,8 +186,16 @@ def _typeset(value: object) -> object:
     return value.replace("'", "’") if type(value) is str else value
 
 
-def _download(kind: str, text: str) -> str:
-    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+def _download(folder: Path, part: str, name: str) -> str:
+    """A rendered CSV file as the address of a link.
+
+    Raises:
+        UserError: The file is missing.
+    """
+    path = folder / part / f"{name}.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; render that again")
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 @main_guard
