@@ -67,7 +67,7 @@ def inline(svg: str, name: str, label: str) -> Drawing:
     text = re.sub(rf'id="{MARK}([^"]*)"', r'data-run="\1"', text)
     text = re.sub(r'id="(axes|legend)_\d+"', r'data-part="\1"', text)
     text = _own_ids(text, name)
-    width = ENLARGED * float(re.search(r'viewBox="\S+ \S+ (\S+)', text)[1])  # type: ignore[index]
+    width = ENLARGED * float(text.partition('viewBox="')[2].split()[2])
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text)
     attributes = f'role="img" aria-label="{html.escape(label)}" style="--width: {width:.0f}px"'
     text = text.replace("<svg", f"<svg {attributes}", 1)
