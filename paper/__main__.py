@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, exhibit in experiments.figures.items():
         figures.draw(name, exhibit, estimates, options.output / "figures")
     Verdicts.of(estimates).write(options.output / "claims")
-    write_report(estimates, Rendered(options.output, experiments.default))
+    write_report(estimates, Rendered(options.output, experiments))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from leapalign.parsing import nearest
 from paper import cli
 from paper.cost import MEMORY, PASSES, cost_cell
 from paper.curves import curve
+from paper.drawing import gid, scales
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import run_label
@@ -81,7 +82,13 @@ def progress(exhibit: Exhibit, estimates: Estimates) -> Figure:
             if run == base or means.empty:
                 continue
             axis.fill_between(
-                means.columns, means.min(), means.max(), color=style.color, alpha=0.12, linewidth=0
+                means.columns,
+                means.min(),
+                means.max(),
+                color=style.color,
+                alpha=0.12,
+                linewidth=0,
+                gid=gid(run),
             )
             axis.plot(
                 means.columns,
@@ -91,6 +98,7 @@ def progress(exhibit: Exhibit, estimates: Estimates) -> Figure:
                 marker="o",
                 markersize=3,
                 label=run_label(run),
+                gid=gid(run),
             )
         axis.set(xlabel="iteration", title=metric.label)
     _legend(figure, axes[0])
@@ -135,7 +143,14 @@ def trajectories(exhibit: Exhibit, estimates: Estimates) -> Figure:
     for axis, (column, label) in zip(axes, panels.items(), strict=False):
         for run in exhibit.runs:
             rows, style = ledger.lengths[ledger.lengths["method"] == run], run_style(run)
-            axis.plot(rows["steps"], rows[column], "o-", color=style.color, label=run_label(run))
+            axis.plot(
+                rows["steps"],
+                rows[column],
+                "o-",
+                color=style.color,
+                label=run_label(run),
+                gid=gid(run),
+            )
         axis.set(xlabel="steps T", ylabel=label, yscale="log")
         axis.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False))
     landed, style = ledger.residuals, run_style(REFERENCE)
@@ -226,7 +241,8 @@ def draw(name: str, exhibit: Exhibit, estimates: Estimates, folder: Path) -> Non
             with replacing(folder / f"{name}.{suffix}") as path:
                 figure.savefig(path, metadata=metadata)
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
+        described = {"Date": None, "Description": scales(figure)}
+        figure.savefig(text, format="svg", metadata=described, transparent=True)
         write_text(folder / f"{name}.svg", adaptive(text.getvalue()))
         plt.close(figure)
 
@@ -249,10 +265,15 @@ def _curves(axis: Axes, runs: Sequence[str], ledger: Ledger, x: str, y: str) -> 
             continue
         drawn = curve(log, x, y)
         axis.fill_between(
-            drawn.x, drawn.low, drawn.high, color=style.color, alpha=0.16, linewidth=0
+            drawn.x, drawn.low, drawn.high, color=style.color, alpha=0.16, linewidth=0, gid=gid(run)
         )
         axis.plot(
-            drawn.x, drawn.mean, color=style.color, linestyle=style.dash, label=run_label(run)
+            drawn.x,
+            drawn.mean,
+            color=style.color,
+            linestyle=style.dash,
+            label=run_label(run),
+            gid=gid(run),
         )
     axis.margins(x=0.01)
 

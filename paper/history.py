@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from paper.ledger import Ledger, Run
@@ -16,6 +17,7 @@ from paper.provenance import STAGES, Provenance
 class Entry:
     """One run and seed: who made it, when, on what, how long."""
 
+    run: str
     label: str
     seed: int
     revision: str
@@ -27,11 +29,24 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a run's numbers come from, over its seeds."""
+
+    label: str
+    seeds: tuple[int, ...]
+    settings: str
+    revisions: tuple[str, ...]
+    devices: tuple[str, ...]
+    started: str
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """All entries, and what they have in common.
 
     Args:
         entries: one per run and seed.
+        origins: run → where its numbers come from.
         revisions: every code revision that took part.
         devices: every device.
         packages: every version of every package.
@@ -42,6 +57,7 @@ class History:
     """
 
     entries: tuple[Entry, ...]
+    origins: dict[str, Origin]
     revisions: tuple[str, ...]
     devices: tuple[str, ...]
     packages: dict[str, str]
@@ -59,13 +75,29 @@ def history(ledger: Ledger) -> History:
     entries = tuple(_entry(run, seed) for run in runs for seed in run.provenance)
     return History(
         entries=entries,
+        origins={run: _origin(list(group)) for run, group in groupby(entries, lambda e: e.run)},
         revisions=_unique(entry.revision for entry in entries),
         devices=_unique(str(stage["device"]) for stage in stages if "device" in stage),
         packages=_versions(stages),
         weights={name: digest for stage in stages for name, digest in _digests(stage)},
-        settings={run_label(run.name): _settings(run.record) for run in runs},
-        gaps={run_label(name): reason for name, reason in ledger.gaps.items()},
+        settings={run.name: _settings(run.record) for run in runs},
+        gaps=dict(ledger.gaps),
         seconds=sum(second for entry in entries for second in entry.seconds.values()),
+    )
+
+
+def _origin(entries: Sequence[Entry]) -> Origin:
+    """What a run's entries, one per seed, have in common."""
+    first = entries[0]
+    return Origin(
+        label=first.label,
+        seeds=tuple(entry.seed for entry in entries),
+        settings=first.settings,
+        revisions=_unique(entry.revision for entry in entries),
+        devices=_unique(entry.device for entry in entries if entry.device),
+        started=" to ".join(
+            _unique(f(entry.started[:10] for entry in entries) for f in (min, max))
+        ),
     )
 
 
@@ -74,6 +106,7 @@ def _entry(run: Run, seed: int) -> Entry:
     last = record.stage("train") or record.stage("generate")
     memories = [record.stage(stage).get("peak_memory_mb") for stage in STAGES]
     return Entry(
+        run=run.name,
         label=run_label(run.name),
         seed=seed,
         revision=_revision(last.get("git") or {}),

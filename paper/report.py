@@ -1,7 +1,8 @@
 """Renders the report: one HTML file that holds its images and opens from disk.
 
 `python -m paper.report --ledger <folder> --rendered <folder>` reads the rendered tables and figures
-in `<folder>/tables` and `<folder>/figures` and writes `<folder>/report/index.html`.
+in `<folder>/tables` and `<folder>/figures` and writes `<folder>/report/index.html` and, for print,
+`<folder>/report/paper.tex`. What has not been rendered is shown as a gap.
 """
 
 from __future__ import annotations
@@ -9,33 +10,36 @@ from __future__ import annotations
 import argparse
 import base64
 import functools
-import io
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from PIL import Image
 
+from eval.significance import MOST_SEEDS
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import Experiments, load_experiments
 from leapalign.files import write_text
-from paper import cli, markup, numbers
+from paper import cli, latex, markup, numbers
+from paper.boards import Board, board
+from paper.claims import Verdicts
+from paper.drawing import Drawing, inline
 from paper.estimates import Estimates
-from paper.history import history
-from paper.judge import verdicts
+from paper.history import History, history
 from paper.ledger import Ledger
+from paper.names import run_label
 from paper.published import published
-from paper.samples import prompts, sheets
-from paper.style import run_style
-from paper.summary import gains, sentences
-from paper.table import Table
+from paper.sections import chapters
+from paper.style import METRICS, REFERENCE, run_style
+from paper.summary import gains, headline
+from paper.table import Column, Row, Table
+from paper.verdict import Outcome, Verdict
 
-HERE = Path(__file__).parent
-LOSSLESS = 128
-"""Images up to this size (px) are kept losslessly; larger ones as JPEG."""
+TEMPLATES = Path(__file__).with_name("templates")
 
 
 @dataclass(frozen=True)
@@ -47,56 +51,134 @@ class Rendered:
 
     @functools.cached_property
     def tables(self) -> dict[str, Table]:
-        """The tables by name."""
-        names = self.experiments.tables
-        return {name: Table.read(self.folder / "tables" / f"{name}.json") for name in names}
+        """The tables by name, those that have been rendered."""
+        paths = {n: self.folder / "tables" / f"{n}.json" for n in self.experiments.tables}
+        return {name: Table.read(path) for name, path in paths.items() if path.is_file()}
 
-    def figure(self, name: str) -> Markup:
-        """The figure as an inlined image."""
-        path = self.folder / "figures" / f"{name}.svg"
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; render that figure first")
-        return Markup(_data_uri("svg+xml", path.read_bytes()))
+    @functools.cached_property
+    def figures(self) -> dict[str, Drawing]:
+        """The figures by name, those that have been rendered."""
+        exhibits = self.experiments.figures
+        paths = {name: self.folder / "figures" / f"{name}.svg" for name in exhibits}
+        return {
+            name: inline(path.read_text(encoding="utf-8"), name, exhibits[name].title)
+            for name, path in paths.items()
+            if path.is_file()
+        }
+
+    @functools.cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """The verdicts on the claims; none where they have not been written."""
+        path = self.folder / "claims" / "claims.json"
+        return Verdicts.read(path).claims if path.is_file() else ()
 
 
 def render(estimates: Estimates, rendered: Rendered) -> str:
     """The report's HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_typeset,
     )
-    environment.filters |= {"setting": numbers.setting, "duration": numbers.duration}
-    template = environment.get_template("report.html.j2")
-    return template.render(_context(estimates, rendered))
+    environment.filters |= {"duration": numbers.duration, "claimed_in": _claimed_in}
+    return environment.get_template("page.html.j2").render(_context(estimates, rendered))
 
 
 def _context(estimates: Estimates, rendered: Rendered) -> Mapping[str, Any]:
     ledger, experiments = estimates.ledger, rendered.experiments
     found = gains(estimates)
-    judged = verdicts(estimates)
-    shown = sheets(ledger, experiments.figures["grid"].runs)
+    counted = Counter(verdict.outcome for verdict in rendered.verdicts)
+    origins = history(ledger)
     return {
-        "css": Markup((HERE / "report.css").read_text(encoding="utf-8")),
+        "css": _source("report.css"),
+        "script": _source("report.js"),
         "scale": ledger.scale,
         "source": published().sources["leapalign"],
+        "reference": REFERENCE,
         "gains": found,
-        "sentences": sentences(found, judged),
-        "verdicts": judged,
+        "headline": headline(found),
+        "verdicts": rendered.verdicts,
+        "counts": {outcome: counted[outcome] for outcome in Outcome},
+        "most_seeds": MOST_SEEDS,
+        "chapters": chapters(experiments),
+        "experiments": experiments,
         "tables": rendered.tables,
-        "exhibits": experiments,
-        "figure": rendered.figure,
-        "lines": markup.lines,
+        "figures": rendered.figures,
+        "boards": _boards(ledger, experiments),
+        "history": origins,
+        "unrun": [run for run in experiments.runs if run not in {**ledger.runs, **ledger.gaps}],
+        "missing_runs": lambda exhibit: [
+            run_label(run) for run in exhibit.runs if exhibit.reads == "ledger" and ledger.gap(run)
+        ],
+        "names": Markup(_names(experiments, origins)),
+        "rests": functools.partial(_rests, ledger),
+        "wordy": _wordy,
+        "bases": _bases,
+        "csv": functools.partial(_download, rendered.folder),
         "numbers": numbers,
+        "label": run_label,
         "color": lambda run: run_style(run).color,
-        "prompts": prompts(shown),
-        "sheets": shown,
-        "image": _image,
-        "history": history(ledger),
     }
+
+
+def _claimed_in(verdict: Verdict) -> str:
+    """Where a claim stands: in the replicated paper, or in another publication."""
+    source = published().sources[verdict.source]
+    where = verdict.where
+    return where if source == published().sources["leapalign"] else f"{source.title}, {where}"
+
+
+def _boards(ledger: Ledger, experiments: Experiments) -> dict[str, Board]:
+    """The boards of images, by the names of the figures that show them."""
+    kinds = {"grid": "samples", "enlarged": "enlarged"}
+    return {
+        name: board(ledger, exhibit.runs, kinds[name.partition("_")[0]])
+        for name, exhibit in experiments.figures.items()
+        if name.partition("_")[0] in kinds
+    }
+
+
+def _names(experiments: Experiments, origins: History) -> str:
+    """What the page's script says of a run: its label, and where its numbers come from; JSON."""
+    known = {
+        run: {"label": run_label(run)} | (asdict(found) if found else {})
+        for run in experiments.runs
+        for found in [origins.origins.get(run)]
+    }
+    return json.dumps(known, ensure_ascii=False).replace("<", "\\u003c")
+
+
+def _rests(ledger: Ledger, row: Row, column: Column) -> str:
+    """The images, prompts and seeds that a cell rests on; nothing where it is no score."""
+    metric = METRICS.get(column.key)
+    if metric is None or ledger.gap(row.key):
+        return ""
+    scores = ledger.runs[row.key].of(metric.evaluator)
+    scores = scores if metric.tag is None else scores[scores["tag"] == metric.tag]
+    if scores.empty:
+        return ""
+    seeds = ", ".join(map(str, sorted(scores["seed"].unique())))
+    images = numbers.number(len(scores), 0)
+    prompts = numbers.number(scores["prompt_index"].nunique(), 0)
+    return f"{images} images of {prompts} prompts, seeds {seeds}"
+
+
+def _wordy(table: Table, index: int) -> bool:
+    """Whether a column holds words."""
+    return any(row.cells[index].words is not None for row in table.rows)
+
+
+def _bases(table: Table) -> list[tuple[str, str]]:
+    """What a table's columns can be sorted by: the data's name in the markup, and in print."""
+    names = {markup.OURS: "value", markup.DIFFERENCE: "difference", markup.PAPER: "paper"}
+    return [(names[line], line.heading) for line in markup.lines(table)]
+
+
+def _source(name: str) -> Markup:
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _typeset(value: object) -> object:
@@ -104,19 +186,16 @@ def _typeset(value: object) -> object:
     return value.replace("'", "’") if type(value) is str else value
 
 
-def _image(image: Image.Image) -> str:
-    """An image inlined: the small ones pixel by pixel."""
-    lossless = max(image.size) <= LOSSLESS
-    data = io.BytesIO()
-    if lossless:
-        image.save(data, "PNG", optimize=True)
-    else:
-        image.save(data, "JPEG", quality=88)
-    return _data_uri("png" if lossless else "jpeg", data.getvalue())
+def _download(folder: Path, part: str, name: str) -> str:
+    """A rendered CSV file as the address of a link.
 
-
-def _data_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    Raises:
+        UserError: The file is missing.
+    """
+    path = folder / part / f"{name}.csv"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; render that again")
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 @main_guard
@@ -126,14 +205,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cli.add_ledger(parser)
     parser.add_argument("--rendered", type=Path, required=True, help="folder of tables/, figures/")
     options = parser.parse_args(arguments)
-    experiments = load_experiments().default
+    experiments = load_experiments()
     ledger = Ledger.open(options.ledger, list(experiments.runs), options.seeds)
     write_report(Estimates(ledger), Rendered(options.rendered, experiments))
 
 
 def write_report(estimates: Estimates, rendered: Rendered) -> None:
-    """Write `report/index.html` beside the tables and figures."""
-    write_text(rendered.folder / "report" / "index.html", render(estimates, rendered))
+    """Write `report/index.html` beside the tables and figures, and `paper.tex` for print."""
+    folder = rendered.folder / "report"
+    write_text(folder / "index.html", render(estimates, rendered))
+    write_text(folder / "paper.tex", latex.document(rendered.experiments, rendered.folder))
 
 
 if __name__ == "__main__":

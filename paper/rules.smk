@@ -1,15 +1,15 @@
 # The paper: ledgers -> one target per table and figure, the claims -> one report; and the committed ledger's paper.
 
-import hashlib
-
 COMMITTED = Path("results/ledger")
 # Editing what renders them renders tables and figures again; nothing before them.
-PAPER_CODE = hashlib.sha256(
-    b"".join(path.read_bytes() for path in sorted(Path("paper").glob("*.[pmjcy]*")))
-).hexdigest()[:16]
+PAPER_CODE = suite.code("paper")
 SEEDS = " ".join(map(str, suite.seeds))
 EXTENDED = [*suite.ledgers(suite.experiments.extended.runs), suite.trajectories]
 tables, figures = f"{suite.folder}/tables", f"{suite.folder}/figures"
+BEYOND = [
+    *expand(f"{tables}/{{name}}.json", name=suite.experiments.extended.tables),
+    *expand(f"{figures}/{{name}}.svg", name=suite.experiments.extended.figures),
+]
 
 
 for name, exhibit in suite.experiments.tables.items():
@@ -22,12 +22,13 @@ for name, exhibit in suite.experiments.tables.items():
         output:
             json=f"{tables}/{name}.json",
             tex=f"{tables}/{name}.tex",
-            csv=f"{tables}/{name}.csv",
-            md=report(
-                f"{tables}/{name}.md",
-                caption="captions/exhibit.rst",
+            csv=report(
+                f"{tables}/{name}.csv",
+                caption="captions/table.rst",
                 category="Tables",
+                labels={"table": name},
             ),
+            md=f"{tables}/{name}.md",
         log:
             f"{suite.folder}/logs/paper/table_{name}.log",
         conda:
@@ -61,8 +62,9 @@ for name, exhibit in suite.experiments.figures.items():
             pdf=f"{figures}/{name}.pdf",
             png=report(
                 f"{figures}/{name}.png",
-                caption="captions/exhibit.rst",
+                caption="captions/figure.rst",
                 category="Figures",
+                labels={"figure": name},
             ),
         log:
             f"{suite.folder}/logs/paper/figure_{name}.log",
@@ -91,13 +93,13 @@ rule claims:
         suite.designs,
     output:
         json=f"{suite.folder}/claims/claims.json",
-        csv=f"{suite.folder}/claims/claims.csv",
-        tex=f"{suite.folder}/claims/claims.tex",
-        md=report(
-            f"{suite.folder}/claims/claims.md",
-            caption="captions/exhibit.rst",
+        csv=report(
+            f"{suite.folder}/claims/claims.csv",
+            caption="captions/claims.rst",
             category="Claims",
         ),
+        tex=f"{suite.folder}/claims/claims.tex",
+        md=f"{suite.folder}/claims/claims.md",
     log:
         f"{suite.folder}/logs/paper/claims.log",
     conda:
@@ -106,7 +108,6 @@ rule claims:
     resources:
         seconds=3 * suite.seconds("render"),
     params:
-        title="A verdict on every claim",
         seeds=SEEDS,
         ledger=lambda wildcards: f"{suite.folder}/ledger",
         # Extended runs are judged where they have been made; the claims ask for none of them.
@@ -127,8 +128,14 @@ rule report:
         figures=expand(
             f"{figures}/{{name}}.svg", name=suite.experiments.default.figures
         ),
+        claims=rules.claims.output.json,
     output:
-        f"{suite.folder}/report/index.html",
+        page=report(
+            f"{suite.folder}/report/index.html",
+            caption="captions/report.rst",
+            category="Report",
+        ),
+        tex=f"{suite.folder}/report/paper.tex",
     log:
         f"{suite.folder}/logs/paper/report.log",
     conda:
@@ -138,7 +145,9 @@ rule report:
         seconds=suite.seconds("render"),
     params:
         seeds=SEEDS,
-        root=subpath(output[0], ancestor=2),
+        root=subpath(output.page, ancestor=2),
+        # What shows extended runs is shown where it has been made.
+        also=[path for path in BEYOND if Path(path).is_file()],
         code=PAPER_CODE,
     message:
         "report"
@@ -153,7 +162,11 @@ rule render:
             map(str, (COMMITTED / wildcards.committed).rglob("*.*"))
         ),
     output:
-        report="results/paper/{committed}/report/index.html",
+        report=report(
+            "results/paper/{committed}/report/index.html",
+            caption="captions/report.rst",
+            category="Report",
+        ),
         tables=directory("results/paper/{committed}/tables"),
         figures=directory("results/paper/{committed}/figures"),
         claims=directory("results/paper/{committed}/claims"),

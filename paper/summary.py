@@ -12,7 +12,6 @@ from paper.notes import rewards
 from paper.published import published
 from paper.style import BASE, GENEVAL, HPSV2, HPSV3, PICKSCORE, REFERENCE, Metric
 from paper.table import Interval, interval
-from paper.verdict import Verdict, tally
 
 METRICS = (
     (HPSV2, "general"),
@@ -61,11 +60,6 @@ def gains(estimates: Estimates) -> list[Gain]:
     return [_gain(estimates, metric, table, trained_on) for metric, table in METRICS]
 
 
-def sentences(found: Sequence[Gain], verdicts: Sequence[Verdict]) -> list[str]:
-    """The headline."""
-    return [_gain_sentence(found), _claim_sentence(verdicts)]
-
-
 def _gain(estimates: Estimates, metric: Metric, table: str, trained_on: set[str]) -> Gain:
     theirs = published().tables[table]
     role = "training reward" if metric.evaluator in trained_on else "held-out evaluator"
@@ -79,7 +73,8 @@ def _gain(estimates: Estimates, metric: Metric, table: str, trained_on: set[str]
     )
 
 
-def _gain_sentence(found: Sequence[Gain]) -> str:
+def headline(found: Sequence[Gain]) -> str:
+    """What training did, in one sentence."""
     measured = [gain for gain in found if gain.difference]
     if not measured:
         return f"{run_label(REFERENCE)} and the untrained model have not both been measured yet."
@@ -91,12 +86,6 @@ def _gain_sentence(found: Sequence[Gain]) -> str:
         f"{start} on {len(above)} of {len(measured)} scores, with a 95% paired interval above "
         f"zero: {_listed(above)}."
     )
-
-
-def _claim_sentence(found: Sequence[Verdict]) -> str:
-    counts = tally(found)
-    parts = [f"{count} {name}" for name, count in counts.items() if count]
-    return f"Of {len(found)} published claims that can be tested: {_listed(parts)}."
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -87,3 +87,6 @@ HALF_OF_TRIALS = (0.35, 0.65)
 
 NORMAL_P_VALUE = 0.05
 """A p-value of a large sample against the normal limit's, relative."""
+
+READ_OFF = 2e-4
+"""A value read off a drawn curve at a pixel, where a training reward spans some hundredths."""

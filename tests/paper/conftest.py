@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paper.__main__ import main
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from tests.paper.factory import Maker
@@ -45,3 +46,13 @@ def ledger_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def estimates(ledger_folder: Path) -> Estimates:
     """Estimates from that ledger."""
     return Estimates(Ledger.open(ledger_folder))
+
+
+@pytest.fixture(scope="session")
+def rendered(ledger_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That ledger's tables, figures, claims and report."""
+    folder = tmp_path_factory.mktemp("rendered")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        main(["--ledger", str(ledger_folder), "--output", str(folder)])
+    return folder

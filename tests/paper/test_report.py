@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,23 +14,20 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from leapalign.experiments import load_experiments
 from paper import figures, report
-from paper.__main__ import main
+from paper.boards import BUDGET, LOSSLESS, board
+from paper.claims import Verdicts
 from paper.curves import curve
+from paper.drawing import inline
 from paper.estimates import Estimates
+from paper.ledger import Ledger
+from paper.sections import chapters
+from tests.paper.conftest import GAINS
 
 RESOURCES = {"src", "href", "data", "srcset", "poster", "action"}
-
-
-@pytest.fixture(scope="module")
-def rendered(ledger_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rendered")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).parents[2])
-        main(["--ledger", str(ledger_folder), "--output", str(folder)])
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,18 +77,20 @@ def test_the_report_refers_to_nothing_outside_itself(html: str) -> None:
     style = html.split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
-    assert "<script" not in html
-    for uri in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html):
-        drawing = base64.b64decode(uri).decode()
-        assert not re.search(r'href="(?!#|data:)', drawing)
+    assert not re.search(r"<script[^>]* src=", html)
+
+
+def test_no_id_stands_twice(html: str) -> None:
+    ids = Page(html).ids
+    assert len(ids) == len(set(ids))
 
 
 def test_every_image_is_inlined_and_described(html: str) -> None:
     page = Page(html)
     experiments = load_experiments()
-    shown = len(experiments.figures) - 1  # the grid is made of its images
-    tiles = 12 * len(experiments.figures["grid"].runs)
-    assert len(page.images) == shown + tiles
+    boards = [figure for name, figure in experiments.figures.items() if name.startswith("grid")]
+    shown = [run for figure in boards for run in figure.runs if run in GAINS]
+    assert len(page.images) == 12 * len(shown)
     assert all(image["alt"] and str(image["src"]).startswith("data:") for image in page.images)
     assert len(html) < 8_000_000
 
@@ -103,6 +104,88 @@ def test_the_report_has_no_nan_and_says_why_a_run_is_missing(html: str) -> None:
 
 def test_the_report_names_every_weights_file_with_its_digest(html: str) -> None:
     assert f"{'ab' * 32}  pocket/weights/base/vae.safetensors" in html
+
+
+def test_every_table_stands_there_with_its_csv(html: str, rendered: Path) -> None:
+    for name in load_experiments().tables:
+        assert f'id="table-{name}"' in html
+        link = re.search(rf'href="data:text/csv[^,]*,([^"]+)" download="{name}.csv"', html)
+        assert link is not None, name
+        text = (rendered / "tables" / f"{name}.csv").read_text(encoding="utf-8")
+        assert base64.b64decode(link[1]).decode() == text
+
+
+def test_verdicts_stand_first_and_are_those_of_the_claims_file(html: str, rendered: Path) -> None:
+    verdicts = Verdicts.read(rendered / "claims" / "claims.json").claims
+    rows = re.findall(r'<tr data-verdict="(\w+)"', html)
+    assert rows == [verdict.outcome.name.lower() for verdict in verdicts]
+    assert html.index('id="verdicts"') < html.index('id="preference"')
+
+
+def test_what_has_not_been_rendered_is_a_gap_and_the_rest_stands(
+    rendered: Path, estimates: Estimates, tmp_path: Path
+) -> None:
+    shutil.copytree(rendered / "tables", tmp_path / "tables")
+    (tmp_path / "tables" / "main.json").unlink()
+    html = report.render(estimates, report.Rendered(tmp_path, load_experiments()))
+    assert "<code>snakemake table_main</code> makes it" in html
+    assert "<code>snakemake figure_scores</code> makes it" in html
+    assert "Not judged." in html
+    assert 'id="table-geneval"' in html
+    assert Page(html).open == []
+
+
+def test_a_drawing_keeps_only_ids_that_are_used_and_its_own() -> None:
+    svg = (
+        '<?xml version="1.0"?><svg width="10pt" height="5pt" viewBox="0 0 10 5">'
+        '<style>*{stroke: red}</style><defs><path id="m"/></defs><g id="axes_1"><g id="run-refl">'
+        '<use xlink:href="#m"/></g><g id="unused"/></g></svg>'
+    )
+    found = str(inline(svg, "curves", "Reward").svg)
+    assert found.startswith('<svg role="img" aria-label="Reward"')
+    assert 'id="curves-m"' in found
+    assert 'href="#curves-m"' in found
+    assert 'data-run="refl"' in found
+    assert "unused" not in found
+    assert "<style" not in found
+
+
+def test_a_board_shrinks_its_images_into_its_budget(ledger_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(ledger_folder / "base", tmp_path / "base")
+    noise = np.random.default_rng(0).integers(0, 256, (768, 768 * 12, 3), dtype=np.uint8)
+    folder = tmp_path / "base" / "seed0"
+    Image.fromarray(noise).save(folder / "samples.png")
+    described = json.loads((folder / "samples.json").read_text())
+    for index, sample in enumerate(described["samples"]):
+        sample["box"] = [index * 768, 0, (index + 1) * 768, 768]
+    (folder / "samples.json").write_text(json.dumps(described))
+    found = board(Ledger.open(tmp_path), ["base"])
+    tiles = [tile for row in found.tiles for tile in row]
+    assert len(tiles) == 12
+    assert sum(len(tile.uri) for tile in tiles) <= BUDGET
+    assert LOSSLESS < tiles[0].width < 768
+
+
+def test_the_latex_document_holds_every_table_and_figure(rendered: Path) -> None:
+    text = (rendered / "report" / "paper.tex").read_text(encoding="utf-8")
+    folder = rendered / "report"
+    inputs = re.findall(r"\\(?:input|includegraphics\[[^]]*\])\{([^}]+)\}", text)
+    assert len(inputs) == len(set(inputs))
+    expected = {f"../tables/{name}.tex" for name in load_experiments().tables}
+    expected |= {f"../figures/{name}.pdf" for name in load_experiments().figures}
+    assert set(inputs) == expected | {"../claims/claims.tex"}
+    assert all((folder / path).resolve().is_file() for path in inputs)
+    whole = "".join((folder / path).read_text() for path in inputs if path.endswith(".tex")) + text
+    begun, ended = (re.findall(rf"\\{word}\{{(\w+)\}}", whole) for word in ("begin", "end"))
+    assert sorted(begun) == sorted(ended)
+    labels = re.findall(r"\\label\{([^}]+)\}", whole)
+    assert len(labels) == len(set(labels))
+
+
+def test_every_exhibit_stands_in_one_section() -> None:
+    experiments = load_experiments()
+    shown = [name for chapter in chapters(experiments) for name in chapter.exhibits]
+    assert sorted(shown) == sorted({*experiments.tables, *experiments.figures})
 
 
 def test_the_same_ledger_gives_the_same_bytes(
