@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 MARK = "run-"
 ENLARGED = 1.65
@@ -38,6 +39,19 @@ class Drawing:
 def gid(run: str) -> str:
     """The group id of all that a figure draws for a run."""
     return MARK + run
+
+
+def unlisted(run: str) -> str:
+    """The label of what belongs to a run but no legend lists."""
+    return f"_{gid(run)}"
+
+
+def run_of(line: Line2D) -> str | None:
+    """The run that a line or point belongs to, if it belongs to one."""
+    for mark in (line.get_gid() or "", str(line.get_label())[1:]):
+        if mark.startswith(MARK):
+            return mark.removeprefix(MARK)
+    return None
 
 
 def scales(figure: Figure) -> str:

@@ -30,7 +30,7 @@ from leapalign.parsing import nearest
 from paper import cli
 from paper.cost import MEMORY, PASSES, cost_cell
 from paper.curves import curve
-from paper.drawing import gid, scales
+from paper.drawing import gid, run_of, scales, unlisted
 from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import run_label
@@ -231,7 +231,7 @@ FIGURES: dict[str, Callable[[Exhibit, Estimates], Figure]] = {
 
 
 def draw(name: str, exhibit: Exhibit, estimates: Estimates, folder: Path) -> None:
-    """Write `<name>.png`, `.pdf` and `.svg`; the same results give the same bytes."""
+    """Write `<name>.png`, `.pdf`, `.svg` and `.csv`; the same results give the same bytes."""
     if name not in FIGURES:
         raise UserError(f"{EXPERIMENTS}: `figures`: no figure `{name}`{nearest(name, FIGURES)}")
     with mpl.rc_context(fname=STYLE):
@@ -244,7 +244,20 @@ def draw(name: str, exhibit: Exhibit, estimates: Estimates, folder: Path) -> Non
         described = {"Date": None, "Description": scales(figure)}
         figure.savefig(text, format="svg", metadata=described, transparent=True)
         write_text(folder / f"{name}.svg", adaptive(text.getvalue()))
+        write_text(folder / f"{name}.csv", plotted(figure).to_csv(index=False))
         plt.close(figure)
+
+
+def plotted(figure: Figure) -> pd.DataFrame:
+    """What a figure's lines and points show: panel, run, x and y."""
+    rows = [
+        (axis.get_title("left") or f"{axis.get_ylabel()} against {axis.get_xlabel()}", run, x, y)
+        for axis in figure.axes
+        for line in axis.lines
+        if (run := run_of(line))
+        for x, y in zip(*line.get_data(orig=True), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["panel", "run", "x", "y"])
 
 
 def adaptive(svg: str) -> str:
@@ -312,7 +325,7 @@ def _points(axis: Axes, found: Mapping[str, Interval | None], title: str) -> Non
         if one.low is not None and one.high is not None:
             span = [one.low, one.high]
             axis.plot(span, [place, place], color=style.color, linewidth=2, alpha=0.45)
-        axis.plot(one.mean, place, "o", color=style.color, markersize=5)
+        axis.plot(one.mean, place, "o", color=style.color, markersize=5, label=unlisted(run))
     axis.set_title(title)
     axis.grid(visible=False, axis="y")
     axis.spines["left"].set_visible(False)
@@ -338,7 +351,14 @@ def _radar(
         if run in shares.index:
             values = [*shares.loc[run], shares.loc[run].iloc[0]]
             ends = [*angles, angles[0]]
-            axis.plot(ends, values, color=style.color, linestyle=style.dash, label=run_label(run))
+            axis.plot(
+                ends,
+                values,
+                color=style.color,
+                linestyle=style.dash,
+                label=run_label(run),
+                gid=gid(run),
+            )
             axis.fill(ends, values, color=style.color, alpha=0.04)
     axis.set_xticks(angles, found.columns)
     axis.tick_params(axis="x", pad=9)

@@ -59,6 +59,7 @@ for name, exhibit in suite.experiments.figures.items():
             suite.shown(exhibit),
         output:
             svg=f"{figures}/{name}.svg",
+            csv=f"{figures}/{name}.csv",
             pdf=f"{figures}/{name}.pdf",
             png=report(
                 f"{figures}/{name}.png",

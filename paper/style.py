@@ -64,7 +64,7 @@ RUNS = {
     "flowbp_sparse": RunStyle("#E69F00"),
     "flowbp_bridge": RunStyle("#8E5BA6"),
     "flowbp_lagrange": RunStyle("#94715A"),
-    "full_backprop": RunStyle("#3B4148", (0, (2, 1.2))),
+    "full_backprop": RunStyle("#6B7480", (0, (2, 1.2))),
     "mix_grpo_flash": RunStyle("#B98900", (0, (1, 1.2))),
     "flow_grpo": RunStyle("#882255", (0, (4, 1.5))),
     "flow_grpo_fast": RunStyle("#882255", (0, (1, 1.2))),
