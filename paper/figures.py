@@ -157,7 +157,7 @@ def trajectories(exhibit: Exhibit, estimates: Estimates) -> Figure:
     axes[2].fill_between(
         landed["gap"], landed["low"], landed["high"], color=style.color, alpha=0.16, linewidth=0
     )
-    axes[2].plot(landed["gap"], landed["mean"], "o-", color=style.color)
+    axes[2].plot(landed["gap"], landed["mean"], "o-", color=style.color, label=unlisted(REFERENCE))
     axes[2].set(xlabel="distance of the leap, σ[k] - σ[j]", ylabel="mean |x[j] - x̂[j]|")
     _legend(figure, axes[0])
     return figure
@@ -250,8 +250,14 @@ def draw(name: str, exhibit: Exhibit, estimates: Estimates, folder: Path) -> Non
 
 def plotted(figure: Figure) -> pd.DataFrame:
     """What a figure's lines and points show: panel, run, x and y."""
+    shared = figure.axes[0].get_ylabel()
     rows = [
-        (axis.get_title("left") or f"{axis.get_ylabel()} against {axis.get_xlabel()}", run, x, y)
+        (
+            axis.get_title("left") or f"{axis.get_ylabel() or shared} against {axis.get_xlabel()}",
+            run,
+            x,
+            y,
+        )
         for axis in figure.axes
         for line in axis.lines
         if (run := run_of(line))
