@@ -63,7 +63,7 @@ def record(
         "git": git_state(),
         "python": platform.python_version(),
         "packages": package_versions(),
-        "weights": {_nameable(name): fingerprint(name) for name in weights},
+        "weights": {nameable(name): fingerprint(name) for name in weights},
         "device": _device_name(device),
         "cores": os.cpu_count(),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
@@ -106,7 +106,7 @@ def peak_memory_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
-def _nameable(path: str) -> str:
+def nameable(path: str) -> str:
     """A path that says nothing of this machine: relative ones as they are, others' last part."""
     return Path(path).name if os.path.isabs(path) else path
 
