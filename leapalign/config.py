@@ -274,7 +274,14 @@ def load_method(method: str) -> MethodConfig:
     """The method's file; of a class alone, `module:Class` or `file.py:Class`, its own defaults.
 
     A file's `method: file.py:Class` is found beside it.
+
+    Raises:
+        UserError: it is neither, or the file is missing or wrong.
     """
+    if not is_yaml(method) and ":" not in method:
+        raise UserError(
+            f"method `{method}`: neither a .yaml file nor a class, `module:Class` or `file.py:Class`"
+        )
     if not is_yaml(method):
         return MethodConfig(method, method.rpartition(":")[2])
     config = parse(MethodConfig, read_yaml(Path(method).expanduser()), method)
