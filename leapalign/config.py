@@ -280,7 +280,8 @@ def load_method(method: str) -> MethodConfig:
     """
     if not is_yaml(method) and ":" not in method:
         raise UserError(
-            f"method `{method}`: neither a .yaml file nor a class, `module:Class` or `file.py:Class`"
+            f"method `{method}`: neither a .yaml file nor a class; write `module:Class` or "
+            "`file.py:Class`"
         )
     if not is_yaml(method):
         return MethodConfig(method, method.rpartition(":")[2])

@@ -39,7 +39,7 @@ def settings(tmp_path: Path) -> TrackSettings:
 def snapshots(folder: Path, *names: str) -> Path:
     folder.mkdir()
     for name in names:
-        (folder / name).write_bytes(name.encode())
+        (folder / name).write_text("0.5")
     return folder
 
 
@@ -74,7 +74,7 @@ def test_without_snapshots_there_are_the_larger_images_alone(
     )
     progress = pd.read_csv(out / "progress.csv")
     assert progress.empty
-    assert list(progress)[0] == "iteration"
+    assert next(iter(progress)) == "iteration"
     described = json.loads((out / "enlarged.json").read_text())
     assert [sample["prompt"] for sample in described["samples"]] == ["a red cube", "a ball"]
     assert described["tile"] == [8, 8]
