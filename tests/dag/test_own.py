@@ -81,7 +81,7 @@ def test_the_example_stands_in_the_main_table_with_a_checkpoint_beside_it(edited
     outside.write_text(
         outside.read_text().replace("steps = range", "raise ValueError; steps = range")
     )
-    broken = "'methods={broken: %s:DRaFTK}'" % outside
+    broken = f"'methods={{broken: {outside}:DRaFTK}}'"
     done = edited.snakemake(f"--cores 1 --keep-going table_main --config scale=smoke {broken}")
     assert done.returncode == 1
     assert f"iteration 0: DRaFTK raised ValueError:  ({outside}:" in done.stderr
