@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from leapalign.record import nameable
 from leapalign.settings import plain_name
+from leapalign.weights import nameable
 from paper import numbers
 from paper.ledger import Ledger
 from paper.names import present
