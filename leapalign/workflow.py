@@ -257,6 +257,13 @@ class Suite:
         paths = [*prompts[stage], *self._weights(stage, run)]
         return _sha256(json.dumps([_contents(path) for path in paths]))
 
+    def code(self, package: str) -> str:
+        """A digest of a package's files, for jobs that are redone when their code changes."""
+        files = sorted(file for file in Path(package).rglob("*") if file.is_file())
+        return _sha256(
+            json.dumps([_sha256(file.read_bytes()) for file in files if file.suffix != ".pyc"])
+        )
+
     @functools.cached_property
     def methods_code(self) -> str:
         """A digest of the methods' code, the user's own included, and of their settings files."""
