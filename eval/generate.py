@@ -158,7 +158,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--settings", required=True, help="a scale's generation settings, as JSON")
     parser.add_argument(
-        "--transformer", type=Path, nargs="?", help="fine-tuned weights; none for the base's own"
+        "--transformer",
+        type=Path,
+        nargs="?",
+        help="fine-tuned weights, a file or a folder; none for the base's own",
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder for the images")
     arguments = parser.parse_args(argv)
@@ -166,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_weights(settings.backbone.path, "backbone.path")
     weights = [settings.backbone.path]
     if arguments.transformer:
-        if not arguments.transformer.is_file():
+        if not arguments.transformer.exists():
             raise UserError(f"{arguments.transformer}: no such weights; train the run first")
         weights.append(str(arguments.transformer))
     with (

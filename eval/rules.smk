@@ -10,9 +10,7 @@ LEDGER = f"{suite.folder}/ledger/{{run}}/seed{{seed}}"
 # Images are no outputs: an interrupted job keeps those it has made.
 rule generate:
     input:
-        transformer=lambda wildcards: (
-            rules.train.output.weights if suite.trained(wildcards.run) else []
-        ),
+        transformer=suite.transformer(rules.train.output.weights),
     output:
         manifest=f"{IMAGES}/manifest.jsonl",
         provenance=f"{IMAGES}/provenance.json",
@@ -42,7 +40,7 @@ rule score:
     input:
         manifest=rules.generate.output.manifest,
     output:
-        tables=[f"{SCORES}/{name}.csv" for name in suite.shape.evaluators],
+        tables=[f"{SCORES}/{name}.csv" for name in suite.evaluators],
         provenance=f"{SCORES}/provenance.json",
     log:
         f"{suite.folder}/logs/score/{{run}}-seed{{seed}}.log",
@@ -104,9 +102,7 @@ rule track:
         snapshots=lambda wildcards: (
             rules.train.output.snapshots if suite.trained(wildcards.run) else []
         ),
-        transformer=lambda wildcards: (
-            rules.train.output.weights if suite.trained(wildcards.run) else []
-        ),
+        transformer=suite.transformer(rules.train.output.weights),
     output:
         [
             f"{TRACK}/{name}"

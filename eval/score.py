@@ -41,7 +41,7 @@ from leapalign.errors import UserError, main_guard
 from leapalign.files import require_writable, write_text
 from leapalign.record import record
 from leapalign.rewards import REWARDS
-from leapalign.settings import ScoreSettings
+from leapalign.settings import ScoreSettings, plain_name
 
 COLUMNS = ["image", "prompt_index", "image_index", "prompt", "tag", "score"]
 BATCH = 50
@@ -178,7 +178,10 @@ def outputs_of(settings: ScoreSettings, out: Path, device: str) -> dict[Path, Sc
     weights = dict(settings.evaluators)
     if settings.detector is not None:
         weights[GENEVAL] = settings.detector
-    return {out / f"{name}.csv": make_scorer(name, path, device) for name, path in weights.items()}
+    return {
+        out / f"{plain_name(name)}.csv": make_scorer(name, path, device)
+        for name, path in weights.items()
+    }
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -190,7 +193,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     form = parser.add_mutually_exclusive_group(required=True)
     form.add_argument("--settings", help="a scale's score settings, as JSON")
-    form.add_argument("--metric", help=f"one of {', '.join([*REWARDS, GENEVAL])}")
+    form.add_argument("--metric", help=f"a class, or one of {', '.join([*REWARDS, GENEVAL])}")
     parser.add_argument(
         "--weights",
         help="the metric's weights: a folder or a hub id; geneval: also module:function",

@@ -70,7 +70,7 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
     """The scorer of this name.
 
     Args:
-        name: One of `REWARDS`, or "geneval".
+        name: One of `REWARDS`, the class of another reward, `module:Class`, or "geneval".
         weights: A folder of weights or a hub id, `owner/name`; for GenEval's judge a folder or a
             detector, `module:function`.
         device: Where a network runs.
@@ -80,7 +80,7 @@ def make_scorer(name: str, weights: str, device: str = "cpu") -> Scorer:
     """
     if name == GENEVAL:
         return _geneval(weights, device)
-    if name not in REWARDS:
+    if name not in REWARDS and ":" not in name:
         raise UserError(f"unknown evaluator `{name}`{nearest(name, [*REWARDS, GENEVAL])}")
     located = str(locate(weights))
     check_weights(located, f"evaluator `{name}`")

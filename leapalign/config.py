@@ -35,27 +35,12 @@ from leapalign.settings import (
     Training,
     TrainSettings,
 )
+from leapalign.user import CONFIG, user_config
 
 SCALES = Path("leapalign/configs/scales")
 EXPERIMENTS = Path("paper/experiments.yaml")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class UserConfig:
-    """`config.yaml`: the scale, how many seeds, where results go, and what is to be fetched.
-
-    Attributes:
-        fetch: entries of `leapalign/registry.yaml`, with spaces between them.
-        mirror: a folder to fetch them from; else from where they are published.
-    """
-
-    scale: str = "auto"
-    seeds: Positive = 1
-    results: str = "results"
-    fetch: str = ""
-    mirror: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,11 +181,12 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """A run in `paper/experiments.yaml`; without a method it is the untrained base.
+    """A run in `paper/experiments.yaml`; without method and weights it is the untrained base.
 
     Attributes:
         label: its printed name; the method's by default.
-        method: the method's file.
+        method: the method's file, or its class, `module:Class` or `file.py:Class`.
+        weights: finished weights of the base model's transformer, instead of a training.
         preset: one of the presets in that file.
         settings: values of the method's own settings.
         deviation: keys of the shared budget that it changes, with reasons.
@@ -213,6 +199,7 @@ class RunConfig:
 
     label: str | None = None
     method: str | None = None
+    weights: str | None = None
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     deviation: Mapping[str, Override] = field(default_factory=dict)
@@ -226,16 +213,25 @@ class RunConfig:
 def pick_scale(name: str) -> tuple[str, str]:
     """The scale that `name` stands for, and why, as one line for the user.
 
-    `auto` is `flux` where CUDA devices and its weights are found, else `pocket`.
+    `auto` is `flux` where CUDA devices and its weights are found, else `pocket`. A file's scale has
+    the file's name.
 
     Raises:
-        UserError: there is no such scale.
+        UserError: there is no such scale, or a file has the name of a shipped one.
     """
-    names = [path.stem for path in sorted(SCALES.glob("*.yaml"))]
+    names = shipped_scales()
+    if is_yaml(name):
+        stem = Path(name).stem
+        if stem in names:
+            raise UserError(
+                f"{CONFIG}: `scale`: {name} has the name of a shipped scale, and results go by "
+                "that name; rename the file"
+            )
+        return stem, f"scale: {stem} ({name})"
     if name != "auto":
         if name not in names:
             hint = nearest(name, ["auto", *names])
-            raise UserError(f"config.yaml: `scale`: no scale `{name}`{hint}")
+            raise UserError(f"{CONFIG}: `scale`: no scale `{name}`{hint}")
         return name, f"scale: {name}"
     if not cuda_devices():
         return "pocket", "scale: pocket (auto: no CUDA device here)"
@@ -244,15 +240,78 @@ def pick_scale(name: str) -> tuple[str, str]:
     return "flux", "scale: flux (auto: CUDA devices and FLUX.1-dev weights found)"
 
 
+def shipped_scales() -> list[str]:
+    """The names of the scales in `leapalign/configs/scales`."""
+    return [path.stem for path in sorted(SCALES.glob("*.yaml"))]
+
+
+def scale_file(name: str) -> Path:
+    """The file of a scale: a shipped one, or the user's own that `config.yaml` names."""
+    own = user_config().scale
+    if is_yaml(own) and Path(own).stem == name:
+        return Path(own).expanduser()
+    return SCALES / f"{name}.yaml"
+
+
 def load_scale(name: str) -> Scale:
-    """The scale in `leapalign/configs/scales/<name>.yaml`."""
-    path = SCALES / f"{name}.yaml"
-    return parse(Scale, read_yaml(path), str(path))
+    """The scale of this name; what its file leaves out is that of the scale which it `extends`.
+
+    Raises:
+        UserError: the file is missing or wrong, or extends no shipped scale.
+    """
+    path = scale_file(name)
+    data = read_yaml(path)
+    extended = data.pop("extends", None)
+    if extended is not None:
+        if extended not in shipped_scales():
+            hint = nearest(str(extended), shipped_scales())
+            raise UserError(f"{path}: `extends`: no scale `{extended}`{hint}")
+        data = _merged(read_yaml(SCALES / f"{extended}.yaml"), data)
+    return parse(Scale, data, str(path))
 
 
-def load_method(path: str) -> MethodConfig:
-    """The method's file at `path`."""
-    return parse(MethodConfig, read_yaml(path), path)
+def load_method(method: str) -> MethodConfig:
+    """The method's file; of a class alone, `module:Class` or `file.py:Class`, its own defaults.
+
+    A file's `method: file.py:Class` is found beside it.
+
+    Raises:
+        UserError: it is neither, or the file is missing or wrong.
+    """
+    if not is_yaml(method) and ":" not in method:
+        raise UserError(
+            f"method `{method}`: neither a .yaml file nor a class; write `module:Class` or "
+            "`file.py:Class`"
+        )
+    if not is_yaml(method):
+        return MethodConfig(method, method.rpartition(":")[2])
+    config = parse(MethodConfig, read_yaml(Path(method).expanduser()), method)
+    if config.method.rpartition(":")[0].endswith(".py"):
+        return replace(config, method=str(Path(method).parent / config.method))
+    return config
+
+
+def method_name(method: str) -> str:
+    """The name by which scales know a method: of its YAML file, or of its class' module."""
+    if is_yaml(method):
+        return Path(method).stem
+    module = method.rpartition(":")[0]
+    return Path(module).stem if module.endswith(".py") else module.rpartition(".")[2]
+
+
+def is_yaml(name: str) -> bool:
+    """Whether a name is that of a YAML file."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested mappings in one; where both have a value, that of `above`."""
+    both = {
+        key: _merged(below[key], value)
+        for key, value in above.items()
+        if isinstance(value, Mapping) and isinstance(below.get(key), Mapping)
+    }
+    return {**below, **above, **both}
 
 
 def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSettings:
@@ -262,15 +321,17 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
         UserError: a file, key or value is wrong; the message names it.
     """
     scale = chosen(name, run, scale_name)
-    generate = GenerateSettings(scale_name, scale.backbone, scale.resolution, scale.evaluation)
-    score = ScoreSettings(scale_name, scale.evaluators, scale.detector)
+    generate, score = _evaluation(scale, scale_name)
     if run.method is None:
         if run.settings or run.deviation or run.preset or run.reward:
             raise UserError(f"{EXPERIMENTS}: run `{name}` has settings but no `method`; name one")
         return RunSettings(name, run.label or name, None, generate, score)
+    if run.weights is not None:
+        raise UserError(f"{EXPERIMENTS}: run `{name}` has a `method` and `weights`; keep one")
     config = load_method(run.method)
     layers = _layers(name, run, config, scale, scale_name)
-    method = _method(config, layers, run.method)
+    where = f"{run.method}: `method`" if is_yaml(run.method) else f"run `{name}`: `method`"
+    method = _method(config, layers, where)
     training, deviations = _training(scale, layers)
     try:
         method.build().check(training.steps, training.batch)
@@ -278,6 +339,38 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
         raise UserError(f"run `{name}` at scale {scale_name}: {run.method}: {error}") from None
     train = TrainSettings(scale_name, seed, scale.backbone, scale.resolution, method, training)
     return RunSettings(name, run.label or config.label, train, generate, score, deviations)
+
+
+def present_settings(name: str, run: RunConfig, scale_name: str) -> dict[str, Any]:
+    """What the settings files say of a run now, by stage; its method's class is not imported.
+
+    Left out are the class' own defaults, and what changes no result.
+    """
+    scale = chosen(name, run, scale_name)
+    generate, score = (dump(settings) for settings in _evaluation(scale, scale_name))
+    generate["evaluation"].pop("batch")
+    if run.method is None:
+        return {"generate": generate, "score": score}
+    config = load_method(run.method)
+    layers = _layers(name, run, config, scale, scale_name)
+    training = dump(_training(scale, layers)[0])
+    for key in ("micro_batch", "checkpoint_every"):
+        training.pop(key)
+    settings: dict[str, Any] = {}
+    for source in layers:
+        settings |= source.layer.settings
+    train = {
+        "backbone": dump(scale.backbone),
+        "resolution": scale.resolution,
+        "training": training,
+        "method": {"reference": config.method, "settings": settings},
+    }
+    return {"train": train, "generate": generate, "score": score}
+
+
+def _evaluation(scale: Scale, scale_name: str) -> tuple[GenerateSettings, ScoreSettings]:
+    generate = GenerateSettings(scale_name, scale.backbone, scale.resolution, scale.evaluation)
+    return generate, ScoreSettings(scale_name, scale.evaluators, scale.detector)
 
 
 def chosen(name: str, run: RunConfig, scale_name: str) -> Scale:
@@ -319,7 +412,7 @@ def check_choices(runs: Mapping[str, RunConfig]) -> None:
     Raises:
         UserError: naming the run and the nearest name.
     """
-    scales = [load_scale(path.stem) for path in sorted(SCALES.glob("*.yaml"))]
+    scales = [load_scale(name) for name in shipped_scales()]
     rewards = {name for s in scales for name in (s.training.reward.name, *s.rewards)}
     backbones = {name for scale in scales for name in scale.backbones}
     for name, run in runs.items():
@@ -338,7 +431,7 @@ def _choice(scale: str, key: str, choices: Mapping[str, T], name: str, run: str)
     """The scale's entry that a run names."""
     if name not in choices:
         raise UserError(
-            f"{EXPERIMENTS}: run `{run}`: {SCALES / scale}.yaml has no `{key}.{name}`"
+            f"{EXPERIMENTS}: run `{run}`: {scale_file(scale)} has no `{key}.{name}`"
             f"{nearest(name, choices) if choices else '; add it there'}"
         )
     return choices[name]
@@ -377,9 +470,9 @@ def _layers(
             hint = nearest(preset, config.presets)
             raise UserError(f"{where}: {file} has no preset `{preset}`{hint}")
         layers.append(_Source(file, f"presets.{preset}", config.presets[preset]))
-    at, stem = str(SCALES / f"{scale_name}.yaml"), Path(file).stem
-    if stem in scale.methods:
-        layers.append(_Source(at, f"methods.{stem}", scale.methods[stem]))
+    at, key = str(scale_file(scale_name)), method_name(file)
+    if key in scale.methods:
+        layers.append(_Source(at, f"methods.{key}", scale.methods[key]))
     for key, choices, choice in (
         ("rewards", scale.rewards, run.reward),
         ("backbones", scale.backbones, run.backbone),
@@ -394,11 +487,11 @@ def _layers(
     return layers
 
 
-def _method(config: MethodConfig, layers: list[_Source], file: str) -> Method:
+def _method(config: MethodConfig, layers: list[_Source], where: str) -> Method:
     """The method with every field's value, each layer checked against the class' fields."""
-    cls = resolve(config.method, f"{file}: `method`")
+    cls = resolve(config.method, where)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise UserError(f"{file}: `method`: {config.method} is not a dataclass of settings")
+        raise UserError(f"{where}: {config.method} is not a dataclass of settings")
     values: dict[str, Any] = {}
     built: Any = cls
     for source in layers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import sys
+import traceback
 from collections.abc import Callable
 
 INTERRUPTED = 130
@@ -15,6 +16,15 @@ class UserError(Exception):
 
     The message names the file, the key or line, and the fix; it is all that the user sees.
     """
+
+
+def raised_at(error: BaseException, file: str | None = None) -> str:
+    """Where an error was raised: the innermost line in `file` if there is one, else of all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = ([frame for frame in frames if frame.filename == file] or frames)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def main_guard(main: Callable[..., None]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ from typing import Literal
 from leapalign.config import EXPERIMENTS, RunConfig
 from leapalign.errors import UserError
 from leapalign.parsing import nearest, parse, read_yaml
+from leapalign.user import CONFIG, UserConfig, user_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Exhibit:
         task: the task its runs are trained and evaluated on; where the scale does not tell it from
             its own, they are its own.
         reference: the run that the others are compared with.
+        open: the user's own methods are shown here too, and where the untrained model is, their
+            finished checkpoints.
         extended: made by `snakemake extended`, as is whatever shows an extended run.
     """
 
@@ -32,6 +35,7 @@ class Exhibit:
     reads: Literal["ledger", "progress", "designs", "trajectories"] = "ledger"
     task: str | None = None
     reference: str = "leapalign"
+    open: bool = False
     extended: bool = False
 
     @property
@@ -85,6 +89,11 @@ class Experiments:
                 return exhibit
             names = {run: f"{run}-{exhibit.task}" for run in (*exhibit.runs, exhibit.reference)}
             for run, name in names.items():
+                if name in self.runs:
+                    raise UserError(
+                        f"two runs claim the name `{name}`: one of its own, and `{run}` on the "
+                        f"task `{exhibit.task}`; rename the first"
+                    )
                 runs[name] = replace(self.runs[run], task=exhibit.task)
             shown = tuple(names[run] for run in exhibit.runs)
             return replace(exhibit, runs=shown, reference=names[exhibit.reference])
@@ -109,11 +118,11 @@ class Experiments:
 
 
 def load_experiments(path: Path = EXPERIMENTS) -> Experiments:
-    """The experiments in `path`.
+    """The experiments in `path`, and in its open tables and figures what is the user's own.
 
     Raises:
         UserError: a key is unknown, or a table or figure names a run that does not exist, or wants
-            the design of a run without a method.
+            the design of a run without a method, or two runs claim one name.
     """
     experiments = parse(Experiments, read_yaml(path), str(path))
     for kind, exhibits in (("tables", experiments.tables), ("figures", experiments.figures)):
@@ -129,4 +138,39 @@ def load_experiments(path: Path = EXPERIMENTS) -> Experiments:
                         f"{path}: `{kind}.{name}.runs`: `{run}` has no method, hence no design; "
                         "leave it out"
                     )
-    return experiments
+    return bring(experiments, user_config())
+
+
+def bring(experiments: Experiments, user: UserConfig) -> Experiments:
+    """The experiments with the user's own methods and finished checkpoints as runs.
+
+    Raises:
+        UserError: two runs claim one name.
+    """
+    methods = {name: RunConfig(method=method) for name, method in user.methods.items()}
+    checkpoints = {
+        name: RunConfig(label=name, weights=str(Path(path).expanduser()))
+        for name, path in user.checkpoints.items()
+    }
+    for key, brought, others in (
+        ("methods", methods, experiments.runs),
+        ("checkpoints", checkpoints, {**experiments.runs, **methods}),
+    ):
+        for name in brought:
+            if name in others:
+                where = EXPERIMENTS if name in experiments.runs else "`methods`"
+                raise UserError(
+                    f"{CONFIG}: `{key}.{name}`: {where} has a run of that name; choose another"
+                )
+
+    def opened(exhibit: Exhibit) -> Exhibit:
+        if not exhibit.open:
+            return exhibit
+        untrained = any(experiments.runs[run].method is None for run in exhibit.runs)
+        return replace(exhibit, runs=(*exhibit.runs, *methods, *(checkpoints if untrained else ())))
+
+    tables, figures = (
+        {name: opened(exhibit) for name, exhibit in exhibits.items()}
+        for exhibits in (experiments.tables, experiments.figures)
+    )
+    return Experiments({**experiments.runs, **methods, **checkpoints}, tables, figures)

@@ -8,15 +8,18 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from leapalign.errors import UserError
+from leapalign.errors import UserError, raised_at
 
 T = TypeVar("T")
 
@@ -101,24 +104,54 @@ def nearest_file(path: Path) -> str:
 
 
 def resolve(reference: str, source: str) -> Any:  # noqa: ANN401 - whatever is referred to
-    """The object that `package.module:name` refers to.
+    """The object that `package.module:name` or `file.py:name` refers to.
 
     Raises:
-        UserError: the module or the name in it does not exist.
+        UserError: the module or the name in it does not exist, or the module fails when imported.
     """
-    module_name, _, name = reference.partition(":")
-    if not name:
-        raise UserError(f"{source}: `{reference}` must read `package.module:Name`")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name and not module_name.startswith(error.name):
-            raise
-        raise UserError(f"{source}: `{reference}`: no module {error.name}") from None
+    module_name, _, name = reference.rpartition(":")
+    if not module_name:
+        raise UserError(
+            f"{source}: `{reference}` must read `package.module:Name` or `file.py:Name`"
+        )
+    module = _import(module_name, f"{source}: `{reference}`")
     if not hasattr(module, name):
         public = [entry for entry in vars(module) if not entry.startswith("_")]
         raise UserError(f"{source}: {module_name} has no `{name}`{nearest(name, public)}")
     return getattr(module, name)
+
+
+def _import(name: str, where: str) -> ModuleType:
+    """A module by its name, or by its file, which is imported once."""
+    path = Path(name).expanduser()
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise UserError(f"{where}: no such file{nearest_file(path)}")
+    try:
+        return _import_file(path.resolve()) if is_file else importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        hint = "; is its folder in PYTHONPATH?" if name.startswith(str(error.name)) else ""
+        raise UserError(f"{where}: no module {error.name}{hint}") from error
+    except Exception as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"{where}: cannot be imported: {problem} ({raised_at(error)})") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """The module in a file; its name is the path, so that two files of one name are two modules."""
+    name = str(path)
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their annotations up there
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def _make_adapter(cls: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any class

@@ -18,7 +18,7 @@ from typing import Any
 
 from leapalign.files import require_writable, write_json
 from leapalign.settings import Canonical
-from leapalign.weights import fingerprint
+from leapalign.weights import fingerprint, nameable
 
 PACKAGES = (
     "accelerate",
@@ -63,7 +63,7 @@ def record(
         "git": git_state(),
         "python": platform.python_version(),
         "packages": package_versions(),
-        "weights": {_nameable(name): fingerprint(name) for name in weights},
+        "weights": {nameable(name): fingerprint(name) for name in weights},
         "device": _device_name(device),
         "cores": os.cpu_count(),
         "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
@@ -104,11 +104,6 @@ def peak_memory_mb() -> float:
     """The process' largest resident memory so far, in MB (10^6 bytes)."""
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-
-
-def _nameable(path: str) -> str:
-    """A path that says nothing of this machine: relative ones as they are, others' last part."""
-    return Path(path).name if os.path.isabs(path) else path
 
 
 def _device_name(device: str) -> str:

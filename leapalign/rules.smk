@@ -60,7 +60,7 @@ rule designs:
         seconds=20,
     params:
         runs=suite.surveyed(),
-        code=suite.code("baselines"),
+        code=suite.methods_code,
     message:
         "designs of the methods"
     shell:

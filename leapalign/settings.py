@@ -44,6 +44,11 @@ class Canonical:
             raise UserError(f"--settings: not JSON: {error}") from None
 
 
+def plain_name(reference: str) -> str:
+    """A reward's name in files and tables: that of a class, `module:Class`, is the class' own."""
+    return reference.rpartition(":")[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Backbone:
     """A generator: the class that loads it (`module:Class`) and its folder or hub id."""
@@ -54,7 +59,7 @@ class Backbone:
 
 @dataclass(frozen=True, slots=True)
 class Reward:
-    """The training reward: its name in `leapalign.rewards`, its weights, its threshold λ."""
+    """The training reward: name in `leapalign.rewards` or class, weights, threshold λ."""
 
     name: str
     path: str
@@ -151,7 +156,7 @@ class GenerateSettings(Canonical):
 
 @dataclass(frozen=True, slots=True)
 class ScoreSettings(Canonical):
-    """The evaluators: reward name → weights, and GenEval's detector.
+    """The evaluators: reward name or class → weights, and GenEval's detector.
 
     A detector is a function (`module:function`), or the folder of the official weights; there is
     none where the prompts are not GenEval's.

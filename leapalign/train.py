@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 import math
 import shutil
@@ -26,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.data import Sampler, read_prompts
 from leapalign.devices import leased_device
-from leapalign.errors import UserError, main_guard
+from leapalign.errors import UserError, main_guard, raised_at
 from leapalign.files import append_text, replacing, write_text
 from leapalign.method import Method, Progress
 from leapalign.parsing import resolve
@@ -38,6 +39,8 @@ from leapalign.settings import TrainSettings
 WEIGHTS = "transformer.safetensors"
 LOG = "log.jsonl"
 SNAPSHOTS = "snapshots"
+PATIENCE = 10
+"""Iterations after which a method must have moved a weight."""
 
 
 class Diverged(UserError):
@@ -72,6 +75,8 @@ class Training:
             steps.append(progress)
             if progress.trains:
                 norms.append(self._step(iteration, progress))
+        if not any(step.rewards for step in steps):
+            raise UserError(f"iteration {iteration}: the method yielded no Progress with rewards")
         self.tally.iteration += 1
         passes = self.problem.passes
         self.tally.evaluations += passes * sum(step.evaluations for step in steps)
@@ -184,10 +189,13 @@ def train(
     budget = settings.training
     with progress_view(settings, run.tally.iteration) as show:
         while run.tally.iteration < budget.iterations:
-            line = run.iterate()
+            with naming_failure(run):
+                line = run.iterate()
             append_text(log, json.dumps(line) + "\n")
             show(line)
             done = run.tally.iteration
+            if done == min(PATIENCE, budget.iterations):
+                refuse_idle(log, budget.reward.threshold)
             if every and done % every == 0 and done < budget.iterations:
                 write_weights(run, checkpoints / SNAPSHOTS / f"iteration-{done:06d}.safetensors")
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
@@ -195,6 +203,43 @@ def train(
     write_weights(run, out / WEIGHTS)
     write_results(run, checkpoints, out)
     return run.tally
+
+
+@contextlib.contextmanager
+def naming_failure(run: Training) -> Iterator[None]:
+    """Say of what an iteration raises which it was, and where: the method's own line if it has one.
+
+    Raises:
+        UserError: instead of any other exception.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        method = type(run.method)
+        where = raised_at(error, inspect.getsourcefile(method))
+        raise UserError(
+            f"iteration {run.tally.iteration}: {method.__name__} raised {type(error).__name__}: "
+            f"{error} ({where}); the last checkpoint is kept: mend it and run again to go on"
+        ) from error
+
+
+def refuse_idle(log: Path, threshold: float) -> None:
+    """Refuse a method under which no iteration so far had a gradient.
+
+    Raises:
+        UserError: the method trains nothing.
+    """
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    if not any(line["grad_norm"] for line in lines):
+        rewards = [line["reward"] for line in lines]
+        raise UserError(
+            f"the method trains nothing: no gradient reached a weight in {len(lines)} iterations. "
+            "A Plan's leaps need steps with a gain; a policy gradient needs groups whose rewards "
+            f"differ; a loss threshold ({threshold:g}) must lie above the rewards, here on average "
+            f"{min(rewards):.4g} to {max(rewards):.4g} in the reward's unit"
+        )
 
 
 def keep_lines(log: Path, count: int) -> None:
@@ -275,9 +320,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         leased_device() as device,
         record(arguments.out / "provenance.json", settings, weights, device) as entries,
     ):
-        tally = train(
-            settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
-        )
+        try:
+            tally = train(
+                settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
+            )
+        except UserError as error:
+            raise UserError(f"{arguments.out}: {error}") from error
         entries["seconds"] = round(tally.seconds, 2)
     # Its results are whole: to be forced to train again means from the beginning.
     if PartialState().is_main_process:

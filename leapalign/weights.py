@@ -31,6 +31,11 @@ def fingerprint(path: str) -> dict[str, str]:
     return {str(file.relative_to(root)): digest(file) for file in files}
 
 
+def nameable(path: str) -> str:
+    """A path that says nothing of this machine: relative ones as they are, others' last part."""
+    return Path(path).name if os.path.isabs(path) else path
+
+
 def check_weights(path: str, source: str) -> None:
     """Refuse weights that are missing, or that differ from the digests shipped with them.
 

@@ -22,19 +22,22 @@ from leapalign.config import (
     EXPERIMENTS,
     SCALES,
     Scale,
-    UserConfig,
     available,
     check_choices,
+    is_yaml,
     load_method,
     load_scale,
+    method_name,
     pick_scale,
     resolve_run,
+    scale_file,
 )
 from leapalign.errors import UserError
 from leapalign.experiments import Exhibit, Experiments, load_experiments
 from leapalign.files import write_json
-from leapalign.parsing import dump, nearest, parse
-from leapalign.settings import RunSettings, TrackSettings
+from leapalign.parsing import dump, nearest, nearest_file, parse
+from leapalign.settings import RunSettings, TrackSettings, plain_name
+from leapalign.user import CONFIG, UserConfig, hand_down, user_config
 from leapalign.weights import check_weights, fingerprint
 
 KEPT = Path(".snakemake/leapalign/settings.json")
@@ -73,17 +76,24 @@ class Suite:
 
     @property
     def runs(self) -> tuple[str, ...]:
-        """The names of the scale's runs: those it lists, or all that its choices allow."""
-        return self.shape.runs or tuple(
-            name for name, run in self.experiments.runs.items() if available(run, self.shape)
+        """The names of the scale's runs: those it lists, or all that its choices allow.
+
+        The user's own are always among them.
+        """
+        user, listed = user_config(), self.shape.runs
+        return tuple(
+            name
+            for name, run in self.experiments.runs.items()
+            if name in {*user.methods, *user.checkpoints}
+            or (available(run, self.shape) if listed is None else name in listed)
         )
 
     def check_names(self) -> None:
         """Refuse a scale that names a run or a method which the experiments do not have."""
         runs = self.experiments.runs
-        methods = {Path(run.method).stem for run in runs.values() if run.method}
+        methods = {method_name(run.method) for run in runs.values() if run.method}
         named = {
-            "runs": (self.runs, set(runs)),
+            "runs": (self.shape.runs or (), set(runs)),
             "overrides": (self.shape.overrides, set(runs)),
             "methods": (self.shape.methods, methods),
             "cost.train": (self.shape.cost.train, {"default", *methods}),
@@ -91,7 +101,7 @@ class Suite:
         for key, (names, valid) in named.items():
             for name in names:
                 if name not in valid:
-                    file = SCALES / f"{self.scale}.yaml"
+                    file = scale_file(self.scale)
                     raise UserError(f"{file}: `{key}`: no `{name}`{nearest(name, valid)}")
         check_choices(runs)
 
@@ -129,8 +139,21 @@ class Suite:
         return self.resolved[run, int(seed)]
 
     def trained(self, run: str) -> bool:
-        """Whether the run is a training, not the untrained base."""
+        """Whether the run is a training, not the untrained base nor a finished checkpoint."""
         return self.experiments.runs[run].method is not None
+
+    def transformer(self, trained: str) -> Callable[[Any], str | list[str]]:
+        """An input function: the weights that make a run's images; none for the untrained base.
+
+        Args:
+            trained: the weights that a training writes.
+        """
+
+        def of(wildcards: Any) -> str | list[str]:  # noqa: ANN401 - Snakemake's
+            finished = self.experiments.runs[wildcards.run].weights
+            return trained if self.trained(wildcards.run) else [finished] if finished else []
+
+        return of
 
     def evaluated(self, path: str) -> Callable[[Any], str]:
         """An input function: `path` of the seed whose images stand for a ledger's seed.
@@ -150,7 +173,8 @@ class Suite:
         def of(wildcards: Any) -> str:  # noqa: ANN401 - Snakemake's
             seed, like = self.seeds[0], self.settings(wildcards.run, wildcards.seed).generate
             for run in self.runs:
-                if not self.trained(run) and self.settings(run, seed).generate == like:
+                base = not self.trained(run) and self.experiments.runs[run].weights is None
+                if base and self.settings(run, seed).generate == like:
                     return path.format(run=run, seed=seed)
             raise UserError(
                 f"{EXPERIMENTS}: no run without a method has the base model and prompts of "
@@ -240,13 +264,25 @@ class Suite:
             json.dumps([_sha256(file.read_bytes()) for file in files if file.suffix != ".pyc"])
         )
 
+    @functools.cached_property
+    def methods_code(self) -> str:
+        """A digest of the methods' code, the user's own included, and of their settings files."""
+        methods = {str(run.method) for run in self.experiments.runs.values() if run.method}
+        files = {file for method in methods for file in _sources(method)}
+        return _sha256(json.dumps([_sha256(file.read_bytes()) for file in sorted(files)]))
+
+    @property
+    def evaluators(self) -> tuple[str, ...]:
+        """The names of the evaluators' files."""
+        return tuple(map(plain_name, self.shape.evaluators))
+
     def seconds(self, stage: Stage, run: str | None = None) -> int:
         """How long a job of a stage is expected to take."""
         cost = self.shape.cost
         if stage != "train":
             work = getattr(cost, stage)
             return round(cost.start * (stage != "render") + work)
-        method = Path(str(self.experiments.runs[str(run)].method)).stem
+        method = method_name(str(self.experiments.runs[str(run)].method))
         each = cost.train.get(method, cost.train["default"])
         return round(cost.start + each * self.shape.training.iterations)
 
@@ -256,7 +292,7 @@ class Suite:
         Args:
             jobs: the stage and the run of each.
         """
-        source = str(SCALES / f"{self.scale}.yaml")
+        source = str(scale_file(self.scale))
         for path in sorted({path for job in jobs for path in self._weights(*job)}):
             check_weights(path, source)
 
@@ -264,25 +300,22 @@ class Suite:
         settings = self.settings(run, self.seeds[0])
         base, score = [settings.generate.backbone.path], settings.score.weights
         reward = [settings.train.training.reward.path] if settings.train else []
+        finished = self.experiments.runs[run].weights
+        made_by = [*base, finished] if finished else base
         return {
             "train": [*base, *reward],
-            "generate": base,
+            "generate": made_by,
             "score": score,
-            "track": [*base, *score],
+            "track": [*made_by, *score],
         }.get(stage, [])
 
     def _digest(self) -> str:
         """A digest of the files and the code that decide the settings."""
-        methods = {str(run.method) for run in self.experiments.runs.values() if run.method}
-        packages = {Path(__file__).parent}
-        for path in methods:
-            module = load_method(path).method.partition(":")[0]
-            spec = importlib.util.find_spec(module.partition(".")[0])
-            packages |= {Path(spec.origin).parent} if spec and spec.origin else set()
-        code = [file for package in sorted(packages) for file in sorted(package.rglob("*.py"))]
-        files = [EXPERIMENTS, SCALES / f"{self.scale}.yaml", *sorted(map(Path, methods)), *code]
-        parts = [self.scale, self.seeds, [_sha256(file.read_bytes()) for file in files]]
-        return _sha256(json.dumps(parts))
+        files = {EXPERIMENTS, scale_file(self.scale), *SCALES.glob("*.yaml")}
+        files |= set(Path(__file__).parent.rglob("*.py"))
+        digests = [_sha256(file.read_bytes()) for file in sorted(files)]
+        user = dump(user_config())
+        return _sha256(json.dumps([self.scale, self.seeds, user, self.methods_code, digests]))
 
 
 def load_suite(config: Mapping[str, Any]) -> Suite:
@@ -291,10 +324,13 @@ def load_suite(config: Mapping[str, Any]) -> Suite:
     Ends the process with one line where a settings file is wrong.
     """
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    sys.path.insert(0, os.getcwd())  # as `python -m` does for the jobs
     for name, value in JOB_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        user = parse(UserConfig, dict(config), "config.yaml")
+        user = parse(UserConfig, dict(config), CONFIG)
+        hand_down(user)
+        _check_own(user)
         scale, why = pick_scale(user.scale)
         folder, seeds = f"{user.results}/{scale}", tuple(range(user.seeds))
         downloads, mirror = user.fetch.split(), ["--mirror", user.mirror] if user.mirror else []
@@ -305,6 +341,31 @@ def load_suite(config: Mapping[str, Any]) -> Suite:
     except UserError as error:
         raise SystemExit(f"error: {error}") from None
     return suite
+
+
+def _check_own(user: UserConfig) -> None:
+    """Refuse a finished checkpoint that is not there."""
+    for name, path in user.checkpoints.items():
+        if not Path(path).expanduser().exists():
+            raise UserError(
+                f"{CONFIG}: `checkpoints.{name}`: no such file or folder: {path}"
+                f"{nearest_file(Path(path).expanduser())}"
+            )
+
+
+def _sources(method: str) -> set[Path]:
+    """A method's settings file and the code it stands in: its file, or its whole package."""
+    module = load_method(method).method.rpartition(":")[0]
+    settings = {Path(method).expanduser()} if is_yaml(method) else set()
+    if module.endswith(".py"):
+        path = Path(module).expanduser()
+        return settings | ({path} if path.is_file() else set())
+    spec = importlib.util.find_spec(module.partition(".")[0])
+    if spec is None:
+        return settings
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
+    alone = {Path(spec.origin)} if spec.origin and not folders else set()
+    return settings | alone | {file for folder in folders for file in folder.rglob("*.py")}
 
 
 def forecast(jobs: Iterable[Any], cores: int) -> str:

@@ -15,7 +15,7 @@ from paper.names import run_label
 from paper.published import published
 from paper.table import Cell, Column, Interval, Note, Row, Table, number_notes
 
-UNKNOWN = "its Plans have not been surveyed at this scale"
+UNKNOWN = "it draws no Plans, or they have not been surveyed at this scale"
 KINDS = {
     "step": ("step", "steps"),
     "euler": ("Euler path", "Euler paths"),

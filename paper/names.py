@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
-from leapalign.config import SCALES, declared_deviations, load_method, load_scale
+from leapalign.config import (
+    declared_deviations,
+    load_method,
+    load_scale,
+    present_settings,
+    scale_file,
+)
 from leapalign.experiments import Experiments, load_experiments
 from leapalign.settings import Deviation
 from paper.ledger import Ledger
@@ -13,7 +21,7 @@ from paper.ledger import Ledger
 def experiments_of(ledger: Ledger) -> Experiments:
     """The experiments at the scale that a ledger was measured at."""
     known = load_experiments()
-    own = (SCALES / f"{ledger.scale}.yaml").is_file()
+    own = scale_file(ledger.scale).is_file()
     return known.at(load_scale(ledger.scale).tasks) if own else known
 
 
@@ -30,7 +38,7 @@ def run_label(run: str) -> str:
 def declared(run: str, scale: str) -> tuple[Deviation, ...]:
     """What a run changes of the scale's shared budget, with reasons."""
     config = load_experiments().find(run)
-    if config is None or not (SCALES / f"{scale}.yaml").is_file():
+    if config is None or not scale_file(scale).is_file():
         return ()
     return declared_deviations(run, config, scale)
 
@@ -43,3 +51,12 @@ def published_name(run: str) -> str:
     for choice in choices:
         run = run.removesuffix(f"-{choice}")
     return run
+
+
+@functools.cache
+def present(run: str, scale: str) -> Mapping[str, Any]:
+    """What the settings files say now of a run, by stage; nothing of one that they do not have."""
+    config = load_experiments().find(run)
+    if config is None or not scale_file(scale).is_file():
+        return {}
+    return present_settings(run, config, scale)

@@ -13,6 +13,7 @@ from paper.estimates import Estimates
 from paper.ledger import Ledger
 from paper.names import declared, run_label
 from paper.orders import Order
+from paper.origin import origin
 from paper.published import published
 from paper.style import REFERENCE, Metric
 from paper.table import Column, Note, number_notes
@@ -102,7 +103,7 @@ def remarks(ledger: Ledger, run: str, reference: str = REFERENCE) -> list[str]:
     if gap := ledger.gap(run):
         return [f"No results: {gap}."]
     excused = _excused(ledger, run)
-    texts = [
+    texts = origin(ledger, run) + [
         f"{d.key} = {numbers.setting(d.value)} instead of {numbers.setting(d.shared)}: {d.reason}."
         for d in excused
     ]

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from leapalign.settings import plain_name
+
 STAGES = ("train", "generate", "score")
 
 
@@ -40,7 +42,8 @@ class Provenance:
     @property
     def reward(self) -> str | None:
         """The name of the training reward; None for the untrained model."""
-        return self.get("train", "training", "reward", "name")
+        name = self.get("train", "training", "reward", "name")
+        return None if name is None else plain_name(name)
 
     @property
     def settings_hash(self) -> str:

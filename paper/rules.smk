@@ -185,7 +185,26 @@ rule render:
     message:
         "paper from the committed ledger of scale {wildcards.committed}"
     shell:
-        "python -m paper --ledger {params.ledger:q} --output {params.out:q} > {log:q} 2>&1"
+        # It shows what is committed, whatever of one's own config.yaml names now.
+        "env -u LEAPALIGN_CONFIG python -m paper --ledger {params.ledger:q} --output {params.out:q}"
+        " > {log:q} 2>&1"
+
+
+# The same from whatever is measured by now, a failed or unfinished run being a gap: results/<scale>/so_far.
+rule so_far:
+    log:
+        f"{suite.folder}/logs/paper/so_far.log",
+    conda:
+        "../environment.yml"
+    params:
+        seeds=SEEDS,
+        ledger=f"{suite.folder}/ledger",
+        out=f"{suite.folder}/so_far",
+    message:
+        "tables, figures and report of what is measured by now"
+    shell:
+        "python -m paper --ledger {params.ledger:q} --seeds {params.seeds} --output {params.out:q}"
+        " > {log:q} 2>&1"
 
 
 # Tables, figures, claims and report of the committed ledgers alone: nothing is trained or sampled.
@@ -199,3 +218,4 @@ rule paper:
 
 localrules:
     paper,
+    so_far,

@@ -23,6 +23,7 @@ from paper.judge import asserted
 from paper.markup import write_all
 from paper.names import published_name, run_label
 from paper.orders import orders
+from paper.origin import own_metrics
 from paper.published import PublishedTable, published
 from paper.rewards import rewards_table
 from paper.seeds import seeds_table
@@ -54,8 +55,13 @@ class Layout:
         return next((table for table in tables if metric.key in table.metrics), None)
 
     def measured(self, estimates: Estimates, runs: Sequence[str]) -> Layout:
-        """With the columns that a run was scored by alone; all where none was."""
-        found = tuple(m for m in self.metrics if any(estimates.mean(run, m) for run in runs))
+        """With the columns that a run was scored by alone; all where none was.
+
+        Beside the suite's scores stand those of the user's own rewards.
+        """
+        own = own_metrics(estimates.ledger) if self.metrics is SCORES else ()
+        shown = (*self.metrics, *own)
+        found = tuple(m for m in shown if any(estimates.mean(run, m) for run in runs))
         return replace(self, metrics=found or self.metrics)
 
 

@@ -11,16 +11,19 @@ from leapalign.config import (
     EXPERIMENTS,
     SCALES,
     RunConfig,
-    UserConfig,
+    available,
+    check_choices,
     load_method,
     load_scale,
     pick_scale,
+    present_settings,
     resolve_run,
 )
 from leapalign.errors import UserError
 from leapalign.experiments import load_experiments
-from leapalign.parsing import parse, read_yaml
+from leapalign.parsing import dump, parse, read_yaml
 from leapalign.settings import RunSettings, TrainSettings
+from leapalign.user import UserConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAPALIGN = "leapalign/configs/leapalign.yaml"
@@ -51,7 +54,8 @@ def leapalign(**settings):
 @pytest.mark.parametrize("scale", ["smoke", "pocket"])
 def test_every_shipped_run_resolves_at_every_scale(scale):
     for name, run in load_experiments().runs.items():
-        assert resolve_run(name, run, scale, 0).run == name
+        if available(run, load_scale(scale)):
+            assert resolve_run(name, run, scale, 0).run == name
 
 
 def test_what_shows_an_extended_run_is_extended_but_for_designs(files):
@@ -61,7 +65,7 @@ def test_what_shows_an_extended_run_is_extended_but_for_designs(files):
     assert "refl" in extended.runs
     assert "refl" not in default.runs
     assert {"main", "cost"} <= set(extended.tables)
-    assert {"ablation_discount", "properties", "design_space"} <= set(default.tables)
+    assert {"properties", "design_space"} <= set(default.tables)
     assert "grid" in extended.figures
     for kind in ("runs", "tables", "figures"):
         both = getattr(default, kind), getattr(extended, kind)
@@ -140,6 +144,10 @@ def set_key(file, *keys, value):
 
 POCKET = str(SCALES / "pocket.yaml")
 BROKEN = {
+    "scale, extends nothing": (
+        set_key(POCKET, "extends", value="smok"),
+        POCKET, "`extends`", "did you mean `smoke`?",
+    ),
     "scale, unknown key": (
         set_key(POCKET, "trainning", value={}),
         POCKET, "`trainning`", "did you mean `training`?",
@@ -205,6 +213,95 @@ def test_a_mistake_is_named_by_file_key_and_fix(files, case):
         assert text in str(error.value)
 
 
+def choices(data):
+    data["rewards"] = {
+        "pickscore": {
+            "path": "other",
+            "threshold": 0.4,
+            "deviation": {"optimizer.lr": {"value": 1.0e-6, "reason": "its rate"}},
+        }
+    }
+    data["tasks"] = {"shapes": {"train": "a.txt", "test": "b.txt"}}
+    data["backbones"] = {
+        "small": {"loader": "a:B", "path": "c", "resolution": 32, "guidance": 4.5}
+    }  # fmt: skip
+
+
+def test_a_run_may_name_another_reward_task_or_base_model(files):
+    files(SCALES / "pocket.yaml", choices)
+    run = RunConfig(method=LEAPALIGN, reward="pickscore", task="shapes", backbone="small")
+    settings = resolve_run("run", run, "pocket", 0)
+    training = settings.train.training
+    assert (training.reward.name, training.reward.path) == ("pickscore", "other")
+    assert training.reward.threshold == 0.4
+    assert (training.prompts, settings.generate.evaluation.prompts) == ("a.txt", "b.txt")
+    assert settings.score.detector is None  # the task's prompts are not GenEval's
+    for stage in (settings.train, settings.generate):
+        assert (stage.backbone.loader, stage.backbone.path, stage.resolution) == ("a:B", "c", 32)
+    assert training.guidance == settings.generate.evaluation.guidance == 4.5
+    assert [(d.key, d.value, d.reason) for d in settings.deviations] == [
+        ("optimizer.lr", 1e-6, "its rate")
+    ]
+
+
+def test_the_scales_own_reward_is_no_choice_and_an_unknown_task_is_the_scales_own(files):
+    files(SCALES / "pocket.yaml", choices)
+    same = RunConfig(method=LEAPALIGN, reward="hpsv2", task="compositional")
+    assert resolve_run("run", same, "pocket", 0) == leapalign()
+
+
+@pytest.mark.parametrize(("key", "choice"), [("reward", "pickscor"), ("backbone", "smal")])
+def test_a_reward_or_base_model_that_no_scale_has_is_named(files, key, choice):
+    files(SCALES / "pocket.yaml", choices)
+    with pytest.raises(UserError, match=rf"`runs\.run\.{key}`: no scale has `{choice}`; did you"):
+        check_choices({"run": RunConfig(method=LEAPALIGN, **{key: choice})})
+
+
+def test_a_scale_may_change_one_run(files):
+    change = {"x": {"settings": {"tau": 0.5}, "deviation": {"ema": {"value": 0.1, "reason": "r"}}}}
+    files(SCALES / "pocket.yaml", lambda data: data.update(overrides=change))
+    own = resolve_run("x", RunConfig(method=LEAPALIGN, settings={"tau": 0.4}), "pocket", 0)
+    assert own.train.method.settings["tau"] == 0.5
+    assert own.train.training.ema == 0.1
+    assert leapalign(tau=0.4).train.training.ema != 0.1
+
+
+def test_a_table_of_a_task_shows_runs_of_that_task_where_the_scale_knows_it():
+    experiments = load_experiments()
+    assert experiments.at({}).tables["geneval"] == experiments.tables["geneval"]
+    apart = experiments.at({"compositional"})
+    shown = apart.tables["geneval"]
+    assert shown.runs == tuple(f"{run}-compositional" for run in experiments.tables["main"].runs)
+    assert shown.reference == "leapalign-compositional"
+    assert apart.tables["main"] == experiments.tables["main"]
+    for run in shown.runs:
+        assert apart.runs[run].task == "compositional"
+        assert apart.find(run) == experiments.find(run)
+
+
+def test_a_run_named_as_another_on_a_task_is_refused(files):
+    files(EXPERIMENTS, lambda data: data["runs"].update({"refl-compositional": {"method": DANCE}}))
+    with pytest.raises(UserError, match="two runs claim the name `refl-compositional`"):
+        load_experiments().at({"compositional"})
+
+
+def test_the_present_settings_are_those_of_the_run_without_its_class_defaults():
+    run = load_experiments().runs["dance_grpo"]
+    resolved = dump(resolve_run("dance_grpo", run, "pocket", 0))
+    present = present_settings("dance_grpo", run, "pocket")
+
+    def agree(part, whole):
+        return all(
+            agree(value, whole[key]) if isinstance(value, dict) else value == whole[key]
+            for key, value in part.items()
+        )
+
+    assert set(present) == {"train", "generate", "score"}
+    assert agree(present, resolved)
+    assert present["train"]["training"]["steps"] == resolved["train"]["training"]["steps"]
+    assert "micro_batch" not in present["train"]["training"]
+
+
 def test_a_group_of_one_image_is_refused():
     run = RunConfig(method=DANCE, settings={"group": 1})
     with pytest.raises(UserError, match=r"dance_grpo\.yaml: group: 1 .* 2 or more"):
@@ -235,7 +332,7 @@ def test_without_devices_auto_is_pocket_and_says_so(monkeypatch):
 
 
 def test_a_table_of_an_unknown_run_is_refused(files):
-    files(EXPERIMENTS, lambda data: data["tables"]["main"]["runs"].append("drtun"))
+    files(EXPERIMENTS, lambda data: data["tables"]["main"].update(runs=["base", "drtun"]))
     with pytest.raises(
         UserError, match=r"`tables\.main\.runs`: no run `drtun`; did you mean `drtune`"
     ):

@@ -90,3 +90,9 @@ NORMAL_P_VALUE = 0.05
 
 READ_OFF = 2e-4
 """A value read off a drawn curve at a pixel, where a training reward spans some hundredths."""
+
+COLOURFULNESS = 1e-5
+"""The example's reward against its formula by hand; a small constant keeps its roots smooth."""
+
+LAYOUT = 1e-12
+"""The distance of two plain images' layouts against its formula, in float64."""

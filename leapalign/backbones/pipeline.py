@@ -14,10 +14,10 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from diffusers.utils.torch_utils import randn_tensor
 from jaxtyping import Float
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leapalign.backbones.finetuned import load_finetuned
 from leapalign.errors import UserError
 from leapalign.steps import Latents
 
@@ -152,17 +152,12 @@ class PipelineBackbone(ABC):
         self.pipeline.transformer = module
 
     def load_weights(self, path: str | Path) -> None:
-        """Replace the transformer's weights by fine-tuned ones in safetensors format.
+        """Replace the transformer's weights by fine-tuned ones: a safetensors file, or a folder.
 
         Raises:
             UserError: the file is missing, damaged or of another model.
         """
-        try:
-            self.transformer.load_state_dict(load_file(path))
-        except Exception as error:
-            raise UserError(
-                f"{path}: not weights of this transformer: {str(error).splitlines()[0]}"
-            ) from error
+        load_finetuned(self.transformer, path)
 
     def latents(self, generators: Sequence[torch.Generator]) -> Latents:
         """Standard normal packed latents, one per generator, drawn as the stock pipeline does."""

@@ -6,13 +6,12 @@ Each loads the official checkpoints, and any folder in the same file formats, th
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from leapalign.errors import UserError
+from leapalign.parsing import nearest, resolve
 from leapalign.rewards.reward import Reward
 
 REWARDS = {
@@ -28,20 +27,20 @@ __all__ = ["REWARDS", "Reward", "load_reward"]
 
 
 def load_reward(name: str, path: str | Path, device: torch.device | str = "cpu") -> Reward:
-    """Load the reward `name`, one of `REWARDS`, from its weights.
+    """Load a reward from its weights.
 
     Args:
-        name: The reward's name.
+        name: One of `REWARDS`, or a `Reward` of the user's own, `module:Class` or `file.py:Class`.
         path: Its folder of weights, or a single file where the official release is one.
         device: Where it shall run; it stays float32 unless the checkpoint is bfloat16.
 
     Raises:
         UserError: The name is unknown, or the weights are missing or damaged.
     """
-    if name not in REWARDS:
-        raise UserError(f"unknown reward {name!r}; known are {', '.join(REWARDS)}")
-    module, attribute = REWARDS[name].split(":")
-    load: Callable[[Path, torch.device], Reward] = getattr(
-        importlib.import_module(module), attribute
-    ).load
-    return load(Path(path), torch.device(device))
+    if name not in REWARDS and ":" not in name:
+        raise UserError(f"unknown reward `{name}`{nearest(name, REWARDS)}")
+    cls = resolve(REWARDS.get(name, name), "reward")
+    if not (isinstance(cls, type) and issubclass(cls, Reward)):
+        raise UserError(f"reward: `{name}` is no subclass of leapalign.rewards.Reward")
+    loaded: Reward = cls.load(Path(path), torch.device(device))
+    return loaded

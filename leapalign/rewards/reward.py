@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,7 @@ class Reward(ABC):
     Evaluation from files goes as the authors' own code does: `prepare` each, then `rate`.
 
     Attributes:
-        name: The name that `load_reward` knows.
+        name: Its name in messages; a shipped one's is that which `load_reward` knows.
         quantity: Which quantity `score` returns, and its usual range.
         range: The least and the greatest score that is not a sign of damage.
         unit: The score that counts as 1 in a training loss and its threshold λ.
@@ -38,6 +39,15 @@ class Reward(ABC):
     unit: ClassVar[float] = 1.0
     batch: ClassVar[int] = 32
     device: torch.device
+
+    @classmethod
+    @abstractmethod
+    def load(cls, path: Path, device: torch.device) -> Reward:
+        """The reward with its weights, on a device.
+
+        Raises:
+            UserError: The weights are missing or damaged.
+        """
 
     @abstractmethod
     def transform(self, images: Float[Tensor, "batch 3 height width"]) -> Tensor:

@@ -1,25 +1,26 @@
 """What a dry run plans: every run once, per seed, and only what a target needs."""
 
-from leapalign.config import load_scale
+from leapalign.config import available, load_scale
 from leapalign.experiments import load_experiments
 
 
+def stages(experiments, shown, scale="pocket"):
+    """How many jobs of each stage these runs need at a scale."""
+    runs = {run for run in shown if available(experiments.runs[run], load_scale(scale))}
+    counts = dict.fromkeys(("generate", "score", "probe", "ledger"), len(runs))
+    trained = [run for run in runs if experiments.runs[run].method]
+    watched = runs & set(experiments.of("progress"))
+    return counts | {"train": len(trained), "track": len(watched)}
+
+
 def test_every_run_is_trained_generated_and_scored_once(pristine):
-    experiments = load_experiments().default
-    runs = len(experiments.runs)
+    known = load_experiments()
+    experiments = known.default
     planned = pristine.planned(config="scale=pocket")
     exhibits = {f"table_{name}" for name in experiments.tables}
     exhibits |= {f"figure_{name}" for name in experiments.figures}
-    assert planned == {
-        "train": runs - 1,  # the base is not trained
-        "generate": runs,
-        "score": runs,
-        "ledger": runs,
-        "designs": 1,
-        "claims": 1,
-        "report": 1,
-        "all": 1,
-    } | dict.fromkeys(exhibits, 1)
+    once = {"designs", "claims", "report", "all"} | exhibits
+    assert planned == stages(known, experiments.runs) | dict.fromkeys(once, 1)
 
 
 def test_the_extended_target_trains_what_its_exhibits_show_and_is_no_part_of_all(pristine):
@@ -29,24 +30,13 @@ def test_the_extended_target_trains_what_its_exhibits_show_and_is_no_part_of_all
     exhibits = {f"table_{name}": 1 for name in extended.tables}
     exhibits |= {f"figure_{name}": 1 for name in extended.figures}
     shown = {
-        run
-        for exhibit in (*extended.tables.values(), *extended.figures.values())
-        for run in exhibit.runs
+        run for exhibit in extended.exhibits for run in (exhibit.runs if exhibit.trains else ())
     }
     assert set(extended.runs) <= shown
     planned = pristine.planned("extended", config="scale=pocket")
-    trained = {run for run in shown if experiments.runs[run].method}
-    assert (
-        planned
-        == {
-            "train": len(trained),
-            "generate": len(shown),
-            "score": len(shown),
-            "ledger": len(shown),
-            "extended": 1,
-        }
-        | exhibits
-    )
+    needed = stages(experiments, shown) | exhibits
+    assert planned.pop("trajectories") == planned.pop("extended") == 1
+    assert planned == needed
 
 
 def test_a_table_of_designs_trains_nothing(pristine):
@@ -64,11 +54,14 @@ def test_seeds_multiply_the_trainings_but_not_the_base(pristine):
 
 def test_a_table_needs_only_its_own_runs(pristine):
     planned = pristine.planned("table_ablation_discount", config="scale=pocket")
+    # Five discounts; and of the base the images alone, which the probes compare theirs with.
     assert planned == {
-        "train": 3,
-        "generate": 3,
-        "score": 3,
-        "ledger": 3,
+        "train": 5,
+        "generate": 6,
+        "score": 5,
+        "probe": 5,
+        "track": 1,
+        "ledger": 5,
         "table_ablation_discount": 1,
     }
 

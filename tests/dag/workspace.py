@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ COPIED = (
     "benchmarks",
     "eval",
     "paper",
+    "docs",
 )
 SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 
@@ -51,7 +53,7 @@ class Workspace:
         """Run `snakemake <command>` here, at the smoke scale unless the command says otherwise."""
         environment = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [SNAKEMAKE, *command.split()],
+            [SNAKEMAKE, *shlex.split(command)],
             cwd=self.folder,
             env=environment,
             capture_output=True,

@@ -31,18 +31,18 @@ class Field:
 
 
 class Backbone:
-    """Images of 4 x 4 pixels, one latent token a pixel."""
+    """Small images, one latent token a pixel."""
 
     loaded = 0
 
-    def __init__(self, shade: float) -> None:
-        self.shade = shade
+    def __init__(self, shade: float, side: int = 4) -> None:
+        self.shade, self.side = shade, side
 
     @classmethod
     def load(cls, path: str, resolution: int, device: str) -> Backbone:
-        assert (Path(path).name, resolution, device) == ("base", 4, "cpu")
+        assert (Path(path).name, device) == ("base", "cpu")
         cls.loaded += 1
-        return cls(0.0)
+        return cls(0.0, resolution)
 
     def load_weights(self, path: Path) -> None:
         self.shade = float(path.read_text())
@@ -51,13 +51,13 @@ class Backbone:
         return Grid.shifted(steps, 1.0)
 
     def latents(self, generators: Sequence[torch.Generator]) -> Tensor:
-        return torch.stack([torch.randn(16, 3, generator=one) for one in generators])
+        return torch.stack([torch.randn(self.side**2, 3, generator=one) for one in generators])
 
     def field(self, prompts: Sequence[str], guidance: float) -> Field:
         return Field(prompts, guidance)
 
     def decode(self, x: Tensor) -> Tensor:
-        return (x + self.shade).sigmoid().reshape(-1, 4, 4, 3).permute(0, 3, 1, 2)
+        return (x + self.shade).sigmoid().reshape(-1, self.side, self.side, 3).permute(0, 3, 1, 2)
 
 
 class Reward(rewards.Reward):

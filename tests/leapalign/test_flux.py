@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
@@ -103,6 +105,48 @@ def test_weights_of_another_model_are_refused(flux: Flux, tmp_path: Path) -> Non
     weights.write_bytes(b"not safetensors")
     with pytest.raises(UserError, match=r"transformer\.safetensors: not weights of this transf"):
         flux.load_weights(weights)
+
+
+def test_sharded_weights_of_a_folder_are_those_of_one_file(flux: Flux, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in flux.transformer.state_dict().items()}
+    other = {name: value + 1 for name, value in before.items()}
+    names = sorted(other)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, part in shards.items():
+        save_file({name: other[name].contiguous() for name in part}, tmp_path / file)
+    index = {name: file for file, part in shards.items() for name in part}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    # Not in the index: another precision's file beside it is not read.
+    save_file({names[0]: before[names[0]].contiguous()}, tmp_path / "other.safetensors")
+    try:
+        flux.load_weights(tmp_path)
+        loaded = flux.transformer.state_dict()
+        assert all(torch.equal(loaded[name], other[name]) for name in other)
+    finally:
+        flux.transformer.load_state_dict(before)
+
+
+def test_weights_that_lack_or_add_tensors_are_refused_by_name_and_load_nothing(
+    flux: Flux, tmp_path: Path
+) -> None:
+    before = {name: value.clone() for name, value in flux.transformer.state_dict().items()}
+    missing, narrow, *_ = sorted(before)
+    other = {name: value.contiguous() + 1 for name, value in before.items() if name != missing}
+    save_file(
+        {**other, narrow: other[narrow][:1], "lora.up": torch.zeros(1)}, tmp_path / "w.safetensors"
+    )
+    with pytest.raises(UserError) as error:
+        flux.load_weights(tmp_path)
+    assert f"1 missing ({missing})" in str(error.value)
+    assert "1 unexpected (lora.up)" in str(error.value)
+    assert f"1 of another shape ({narrow})" in str(error.value)
+    after = flux.transformer.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_folder_without_weights_is_refused(flux: Flux, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no \.safetensors in it"):
+        flux.load_weights(tmp_path)
 
 
 def test_a_cpu_runs_the_stock_blocks(flux: Flux) -> None:

@@ -24,6 +24,7 @@ def start(settings: TrainSettings, folder: Path) -> subprocess.Popen[str]:
     """The command that the training rule runs."""
     command = [sys.executable, "-m", "leapalign.train", "--settings", settings.json()]
     command += ["--out", str(folder / "out"), "--checkpoints", str(folder / "checkpoints")]
+    command += ["--snapshot-every", "3"]
     environment = {**os.environ, "LEAPALIGN_DEVICES": ""}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
@@ -53,13 +54,14 @@ def kill_after(process: subprocess.Popen[str], checkpoints: Path, iteration: int
     assert process.returncode == -signal.SIGKILL, "the training ended before it could be killed"
 
 
-def outcome(folder: Path) -> tuple[bytes, list[dict[str, object]]]:
-    """The weights' bytes, and the log without what the wall clock decides."""
+def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:
+    """The bytes of all weights, and the log without what the wall clock decides."""
     lines = [json.loads(line) for line in (folder / "out/log.jsonl").read_text().splitlines()]
     for line in lines:
         for key in WALL_CLOCK:
             del line[key]
-    return (folder / "out/transformer.safetensors").read_bytes(), lines
+    weights = sorted((folder / "out").rglob("*.safetensors"))
+    return {path.name: path.read_bytes() for path in weights}, lines
 
 
 @pytest.fixture
@@ -82,6 +84,8 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     finish(start(settings, unbroken))
     assert outcome(killed)[1] == outcome(unbroken)[1]
     assert outcome(killed)[0] == outcome(unbroken)[0]
+    watched = [f"iteration-{done:06d}.safetensors" for done in range(3, iterations, 3)]
+    assert list(outcome(killed)[0]) == [*watched, "transformer.safetensors"]
     # Finished, it leaves nothing that would cut a forced retraining short.
     assert not (killed / "checkpoints").exists()
     provenance = json.loads((killed / "out/provenance.json").read_text())

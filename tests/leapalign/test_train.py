@@ -17,7 +17,16 @@ from leapalign.errors import UserError
 from leapalign.method import Method, Problem, Progress
 from leapalign.settings import Method as MethodSettings
 from leapalign.settings import TrainSettings
-from leapalign.train import Diverged, Training, keep_lines, log_line, main, prepare, train
+from leapalign.train import (
+    Diverged,
+    Training,
+    keep_lines,
+    log_line,
+    main,
+    prepare,
+    refuse_idle,
+    train,
+)
 from tests.disks import no_room_for, read_only
 
 KEYS = {
@@ -115,6 +124,93 @@ class Idle(Method):
 
     def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:  # noqa: ARG002
         yield Progress(rewards=[0.3, 0.3], trains=False, skipped_groups=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Raising(Method):
+    """A method with a mistake that shows in iteration 1."""
+
+    def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
+        healthy = iteration == 0
+        for weight in problem.backbone.transformer.parameters():
+            weight.grad = torch.full_like(weight, 1e-3)
+        yield Progress(rewards=[0.2] if healthy else [{}["no such key"]], loss=0.5)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Silent(Method):
+    """A method that yields nothing."""
+
+    def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:  # noqa: ARG002
+        return iter(())
+
+
+def of_method(settings: TrainSettings, cls: type[Method]) -> TrainSettings:
+    return dataclasses.replace(settings, method=MethodSettings(f"{__file__}:{cls.__name__}"))
+
+
+def test_a_method_that_raises_is_named_with_its_iteration_and_line_and_resumes(
+    settings: TrainSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = with_training(of_method(settings, Raising), iterations=3, checkpoint_every=1)
+    out, checkpoints = tmp_path / "draft_k" / "seed0", tmp_path / "checkpoints"
+    folders = ["--out", str(out), "--checkpoints", str(checkpoints)]
+    with pytest.raises(SystemExit):
+        main(["--settings", short.json(), *folders])
+    own_lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    line = next(n for n, text in enumerate(own_lines, 1) if '[{}["no such' in text)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[-1] == (
+        f"error: {out}: iteration 1: Raising raised KeyError: 'no such key' ({__file__}:{line}); "
+        "the last checkpoint is kept: mend it and run again to go on"
+    )
+    assert [path.name for path in checkpoints.glob("iteration-*")] == ["iteration-000001"]
+
+
+def test_a_method_that_trains_nothing_is_refused_before_its_weights_are_written(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    short = with_training(of_method(settings, Idle), iterations=2)
+    with pytest.raises(UserError, match=r"trains nothing: no gradient reached a weight in 2 iter"):
+        train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu")
+    assert not (tmp_path / "out" / "transformer.safetensors").exists()
+
+
+def test_a_threshold_below_every_reward_trains_nothing_and_is_named(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    reward = dataclasses.replace(settings.training.reward, threshold=-5.0)
+    short = with_training(settings, iterations=2, reward=reward)
+    with pytest.raises(UserError, match=r"loss threshold \(-5\) must lie above the rewards"):
+        train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu")
+
+
+def test_a_few_iterations_without_gradient_are_no_mistake(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    lines = [{"grad_norm": norm, "reward": 0.3} for norm in (None, 0.0, 1e-9)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    refuse_idle(log, 0.55)
+
+
+def test_a_method_without_rewards_is_refused(run: Training) -> None:
+    run.method = Silent()
+    with pytest.raises(UserError, match="iteration 0: the method yielded no Progress with rewards"):
+        run.iterate()
+
+
+@pytest.mark.parametrize("every", [None, 2])
+def test_snapshots_are_the_averaged_weights_strictly_inside_training(
+    settings: TrainSettings, tmp_path: Path, every: int | None
+) -> None:
+    short = with_training(settings, iterations=4)
+    train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu", every)
+    found = sorted((tmp_path / "out" / "snapshots").iterdir())
+    assert [path.name for path in found] == (["iteration-000002.safetensors"] if every else [])
+    for path in found:
+        half = with_training(settings, iterations=2)
+        train(half, tmp_path / "half", tmp_path / "other", "cpu")
+        expected = load_file(tmp_path / "half" / "transformer.safetensors")
+        assert all(torch.equal(value, expected[name]) for name, value in load_file(path).items())
 
 
 @pytest.mark.parametrize(
