@@ -59,6 +59,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return data
 
 
+def is_yaml(name: str) -> bool:
+    """Whether a name is that of a YAML file."""
+    return Path(name).suffix in (".yaml", ".yml")
+
+
 def parse(cls: type[T], data: object, source: str, key: str = "") -> T:
     """`data` as a frozen `cls`, unknown keys and wrong values refused at every level.
 

@@ -20,22 +20,17 @@ from typing import Any, Literal
 
 from leapalign.config import (
     EXPERIMENTS,
-    SCALES,
-    Scale,
     available,
     check_choices,
-    is_yaml,
     load_method,
-    load_scale,
     method_name,
-    pick_scale,
     resolve_run,
-    scale_file,
 )
 from leapalign.errors import UserError
 from leapalign.experiments import Exhibit, Experiments, load_experiments
 from leapalign.files import write_json
-from leapalign.parsing import dump, nearest, nearest_file, parse
+from leapalign.parsing import dump, is_yaml, nearest, nearest_file, parse
+from leapalign.scales import SCALES, Scale, load_scale, pick_scale, scale_file
 from leapalign.settings import RunSettings, TrackSettings, plain_name
 from leapalign.user import CONFIG, UserConfig, hand_down, user_config
 from leapalign.weights import check_weights, fingerprint

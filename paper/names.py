@@ -6,14 +6,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from leapalign.config import (
-    declared_deviations,
-    load_method,
-    load_scale,
-    present_settings,
-    scale_file,
-)
+from leapalign.config import declared_deviations, load_method, present_settings
 from leapalign.experiments import Experiments, load_experiments
+from leapalign.scales import load_scale, scale_file
 from leapalign.settings import Deviation
 from paper.ledger import Ledger
 

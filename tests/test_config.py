@@ -9,19 +9,17 @@ import yaml
 
 from leapalign.config import (
     EXPERIMENTS,
-    SCALES,
     RunConfig,
     available,
     check_choices,
     load_method,
-    load_scale,
-    pick_scale,
     present_settings,
     resolve_run,
 )
 from leapalign.errors import UserError
 from leapalign.experiments import load_experiments
 from leapalign.parsing import dump, parse, read_yaml
+from leapalign.scales import SCALES, load_scale, pick_scale
 from leapalign.settings import RunSettings, TrainSettings
 from leapalign.user import UserConfig
 

@@ -9,18 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from leapalign.config import (
-    load_method,
-    load_scale,
-    method_name,
-    pick_scale,
-    resolve_run,
-    scale_file,
-)
+from leapalign.config import load_method, method_name, resolve_run
 from leapalign.errors import UserError
 from leapalign.experiments import bring, load_experiments
 from leapalign.parsing import parse, resolve
 from leapalign.rewards import load_reward
+from leapalign.scales import load_scale, pick_scale, scale_file
 from leapalign.user import HANDED_DOWN, UserConfig, hand_down, user_config
 from tests import tolerances
 

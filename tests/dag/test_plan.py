@@ -1,7 +1,8 @@
 """What a dry run plans: every run once, per seed, and only what a target needs."""
 
-from leapalign.config import available, load_scale
+from leapalign.config import available
 from leapalign.experiments import load_experiments
+from leapalign.scales import load_scale
 
 
 def stages(experiments, shown, scale="pocket"):
