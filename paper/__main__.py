@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from leapalign.errors import main_guard
-from leapalign.experiments import load_experiments
 from paper import cli, figures, markup, tables
 from paper.claims import Verdicts
 from paper.estimates import Estimates
 from paper.ledger import Ledger
+from paper.names import experiments_of
 from paper.report import Rendered, write_report
 
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--output", type=Path, required=True, help="gets tables/, figures/, claims/, report/"
     )
     options = parser.parse_args(arguments)
-    experiments = load_experiments()
-    estimates = Estimates(Ledger.open(options.ledger, list(experiments.runs), options.seeds))
+    estimates = Estimates(Ledger.open(options.ledger, seeds=options.seeds))
+    experiments = experiments_of(estimates.ledger)
     for name, exhibit in experiments.tables.items():
         markup.write_all(tables.build(name, exhibit, estimates), options.output / "tables")
     for name, exhibit in experiments.figures.items():

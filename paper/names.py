@@ -13,17 +13,22 @@ from leapalign.settings import Deviation
 from paper.ledger import Ledger
 
 
+@functools.cache
+def experiments() -> Experiments:
+    """The experiments file, read once."""
+    return load_experiments()
+
+
 def experiments_of(ledger: Ledger) -> Experiments:
     """The experiments at the scale that a ledger was measured at."""
-    known = load_experiments()
     own = scale_file(ledger.scale).is_file()
-    return known.at(load_scale(ledger.scale).tasks) if own else known
+    return experiments().at(load_scale(ledger.scale).tasks) if own else experiments()
 
 
 @functools.cache
 def run_label(run: str) -> str:
     """A run's printed name: its own, else its method's; an undeclared run keeps its key."""
-    config = load_experiments().find(run)
+    config = experiments().find(run)
     if config is None:
         return run
     return config.label or (load_method(config.method).label if config.method else run)
@@ -32,7 +37,7 @@ def run_label(run: str) -> str:
 @functools.cache
 def declared(run: str, scale: str) -> tuple[Deviation, ...]:
     """What a run changes of the scale's shared budget, with reasons."""
-    config = load_experiments().find(run)
+    config = experiments().find(run)
     if config is None or not scale_file(scale).is_file():
         return ()
     return declared_deviations(run, config, scale)
@@ -41,7 +46,7 @@ def declared(run: str, scale: str) -> tuple[Deviation, ...]:
 @functools.cache
 def published_name(run: str) -> str:
     """A run's name in a published table, which is of one task, reward and base model throughout."""
-    config = load_experiments().find(run)
+    config = experiments().find(run)
     choices = (config.task, config.reward, config.backbone) if config else ()
     for choice in choices:
         run = run.removesuffix(f"-{choice}")
@@ -51,7 +56,7 @@ def published_name(run: str) -> str:
 @functools.cache
 def present(run: str, scale: str) -> Mapping[str, Any]:
     """What the settings files say now of a run, by stage; nothing of one that they do not have."""
-    config = load_experiments().find(run)
+    config = experiments().find(run)
     if config is None or not scale_file(scale).is_file():
         return {}
     return present_settings(run, config, scale)

@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from eval.significance import MOST_SEEDS
 from leapalign.errors import UserError, main_guard
-from leapalign.experiments import Experiments, load_experiments
+from leapalign.experiments import Experiments
 from leapalign.files import write_text
 from paper import cli, latex, markup, numbers
 from paper.boards import Board, board
@@ -31,7 +31,7 @@ from paper.drawing import Drawing, inline
 from paper.estimates import Estimates
 from paper.history import History, history
 from paper.ledger import Ledger
-from paper.names import run_label
+from paper.names import experiments_of, run_label
 from paper.published import published
 from paper.sections import chapters
 from paper.style import METRICS, REFERENCE, run_style
@@ -205,9 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cli.add_ledger(parser)
     parser.add_argument("--rendered", type=Path, required=True, help="folder of tables/, figures/")
     options = parser.parse_args(arguments)
-    experiments = load_experiments()
-    ledger = Ledger.open(options.ledger, list(experiments.runs), options.seeds)
-    write_report(Estimates(ledger), Rendered(options.rendered, experiments))
+    ledger = Ledger.open(options.ledger, seeds=options.seeds)
+    write_report(Estimates(ledger), Rendered(options.rendered, experiments_of(ledger)))
 
 
 def write_report(estimates: Estimates, rendered: Rendered) -> None:

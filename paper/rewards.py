@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from leapalign.experiments import Exhibit, load_experiments
+from leapalign.experiments import Exhibit
 from paper import notes
 from paper.estimates import Estimates
-from paper.names import published_name, run_label
+from paper.names import experiments, published_name, run_label
 from paper.published import published
 from paper.style import BASE, HPSV2, HPSV3, PICKSCORE, REFERENCE, Metric
 from paper.table import Cell, Column, Note, Row, Table, interval, number_notes
@@ -16,7 +16,7 @@ PUBLISHED = "rewards"
 
 def column_runs(metric: Metric, exhibit: Exhibit) -> dict[str, str]:
     """Method → the run trained on this reward; the untrained model is that on their prompts."""
-    known = {run: config for run in exhibit.runs if (config := load_experiments().find(run))}
+    known = {run: config for run in exhibit.runs if (config := experiments().find(run))}
     trained = {
         published_name(run): run
         for run, config in known.items()

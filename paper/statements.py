@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from leapalign.errors import UserError
-from leapalign.experiments import load_experiments
 from leapalign.parsing import nearest, parse, read_yaml
 from paper import numbers
 from paper.kinds import (
@@ -33,7 +32,7 @@ from paper.kinds import (
     runs,
 )
 from paper.ledger import LENGTH_COLUMNS, TRAIN_COLUMNS, Ledger
-from paper.names import run_label
+from paper.names import experiments, run_label
 from paper.published import PublishedTable, published
 from paper.style import BASE, METRICS
 
@@ -177,7 +176,7 @@ def _test(claim: Statement, path: Path, name: str) -> Test:
 def _check(test: Test, where: str) -> None:
     """Refuse a test of what does not exist."""
     for run in runs(test):
-        _one_of(run, load_experiments().runs, f"{where}`: no run")
+        _one_of(run, experiments().runs, f"{where}`: no run")
     match test:
         case Above() | Progress() | NoGain() | AtMost() | Sooner():
             _one_of(test.metric, METRICS, f"{where}.metric`: no metric")
