@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from paper.names import published_name
+
 
 @dataclass(frozen=True, slots=True)
 class RunStyle:
@@ -114,11 +116,8 @@ METRICS = {metric.key: metric for metric in (*SCORES, *TASKS, *PROBES)}
 
 
 def run_style(run: str) -> RunStyle:
-    """The style of a run of its own; one on another task, reward or base model has its method's."""
-    method, _, _ = run.partition("-")
-    if run in RUNS or run.endswith(("-compositional", "-pickscore", "-hpsv3", "-mjhq", "-sd3")):
-        return RUNS.get(run) or RUNS.get(method, UNKNOWN)
-    return UNKNOWN
+    """The style of a run's method, on whatever task, reward or base model; variants have none."""
+    return RUNS.get(published_name(run), UNKNOWN)
 
 
 def styles(runs: Sequence[str]) -> dict[str, RunStyle]:
