@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.manifest import Sample, read_image, read_manifest
-from eval.score import write_scores
+from eval.tables import write_scores
 from leapalign.errors import UserError, main_guard
 
 COARSE = 8

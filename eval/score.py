@@ -18,8 +18,6 @@ is missing.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import os
 import sys
@@ -36,6 +34,7 @@ from eval.journal import Journal
 from eval.manifest import Sample, open_image, read_bytes
 from eval.progress import batches
 from eval.scorers import GENEVAL, Entry, Model, Scorer, make_scorer
+from eval.tables import write_scores
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
 from leapalign.files import require_writable, write_text
@@ -43,7 +42,6 @@ from leapalign.record import record
 from leapalign.rewards import REWARDS
 from leapalign.settings import ScoreSettings, plain_name
 
-COLUMNS = ["image", "prompt_index", "image_index", "prompt", "tag", "score"]
 BATCH = 50
 THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 2 * BATCH  # images decoded and prepared while others are being scored
@@ -146,18 +144,6 @@ def _write(out: Path, scorer: Scorer, samples: Sequence[Sample], entries: Sequen
             f"{out}: {missing} of {len(entries)} images have no score ({scorer.name}'s reply could "
             "not be read); they are left empty\n"
         )
-
-
-def write_scores(out: Path, samples: Sequence[Sample], scores: Sequence[float | None]) -> None:
-    """Write a file of scores, a row a sample."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for sample, score in zip(samples, scores, strict=True):
-        row = [getattr(sample, column) for column in COLUMNS[:-1]]
-        # repr keeps every digit of a float32 score; a missing one is left empty, never 0.
-        writer.writerow([*row, "" if score is None else repr(score)])
-    write_text(out, text.getvalue())
 
 
 def _official(sample: Sample, entry: Entry) -> dict[str, object]:

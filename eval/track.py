@@ -21,7 +21,8 @@ from pathlib import Path
 from eval.generate import generate, make_images, planned
 from eval.ledger import merge_scores, shown, write_sheet
 from eval.manifest import read_manifest
-from eval.score import COLUMNS, outputs_of, score_folder
+from eval.score import outputs_of, score_folder
+from eval.tables import COLUMNS
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_text

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from eval.significance import LEVEL, MOST_SEEDS, Components, components, holm
@@ -43,8 +43,8 @@ def verdicts(estimates: Estimates, claimed: Sequence[Claim] | None = None) -> tu
     return tuple(final)
 
 
-def asserted(estimates: Estimates, shown: Sequence[str]) -> list[Verdict]:
-    """What was measured for the claims, those of whole tables aside, about the shown runs alone.
+def asserted(estimates: Estimates, shown: Sequence[str], metrics: Container[str]) -> list[Verdict]:
+    """What was measured for the claims, those of whole tables aside, about what is shown alone.
 
     They are not corrected for each other, hence without an outcome.
     """
@@ -53,7 +53,8 @@ def asserted(estimates: Estimates, shown: Sequence[str]) -> list[Verdict]:
         for claim in claims()
         if not claim.cell
         and claim.test.kind == Above.kind
-        and set(runs(claim.at(estimates.ledger))) <= set(shown)
+        and quantity(claim.test) in metrics
+        and set(runs(claim.test)) <= set(shown)
     ]
 
 

@@ -123,11 +123,12 @@ def _comparison(name: str, layout: Layout, exhibit: Exhibit, estimates: Estimate
     rows = tuple(_row(run, layout, exhibit, estimates, footnotes) for run in exhibit.runs)
     columns = (*scored, *layout.costs)
     table = Table(name, exhibit.title, "Method", columns, rows, ranked=layout.ranked)
+    keys = {metric.key for metric in layout.metrics}
     texts = [
         *notes.about(estimates, exhibit.runs, layout.metrics[0], reference),
         *notes.sources(layout.neighbours),
         *(notes.order(found) for found in orders(table, [m.key for m in layout.ordered])),
-        *(notes.asserted(found) for found in asserted(estimates, exhibit.runs)),
+        *(notes.asserted(found) for found in asserted(estimates, exhibit.runs, keys)),
     ]
     trained = [notes.TRAINING_REWARD] if any(column.marks for column in columns) else []
     return replace(table, notes=(*footnotes.listed, *trained, *(Note(text) for text in texts)))
