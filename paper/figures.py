@@ -357,14 +357,7 @@ def _radar(
         if run in shares.index:
             values = [*shares.loc[run], shares.loc[run].iloc[0]]
             ends = [*angles, angles[0]]
-            axis.plot(
-                ends,
-                values,
-                color=style.color,
-                linestyle=style.dash,
-                label=run_label(run),
-                gid=gid(run),
-            )
+            axis.plot(ends, values, color=style.color, linestyle=style.dash, label=run_label(run))
             axis.fill(ends, values, color=style.color, alpha=0.04)
     axis.set_xticks(angles, found.columns)
     axis.tick_params(axis="x", pad=9)

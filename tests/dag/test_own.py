@@ -35,7 +35,7 @@ def test_a_scale_of_ones_own_brings_its_reward(pristine):
     done = pristine.snakemake(f"{REWARD} --dry-run --printshellcmds")
     assert done.returncode == 0, done.stderr
     assert "docs/examples/colourfulness.py:Colourfulness" in done.stdout
-    assert "results/colourful/scores/base/seed0/Colourfulness.csv" in done.stdout
+    assert "--out results/colourful/scores/base/seed0" in done.stdout
 
 
 @pytest.mark.parametrize(

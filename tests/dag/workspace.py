@@ -49,7 +49,7 @@ class Workspace:
         (folder / "pocket" / "weights").symlink_to(ROOT / "pocket" / "weights")
         return cls(folder)
 
-    def snakemake(self, command: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def snakemake(self, command: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run `snakemake <command>` here, at the smoke scale unless the command says otherwise."""
         environment = os.environ | {"PYTHONPATH": str(self.folder), "OMP_NUM_THREADS": "1"}
         return subprocess.run(

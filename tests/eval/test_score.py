@@ -37,6 +37,10 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
 
     class Spy(fakes.Reward):
+        @classmethod
+        def load(cls, path: Path, _device: torch.device) -> fakes.Reward:
+            return cls(path)
+
         def rate(self, prepared: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
             asked.extend(prompts)
             return super().rate(prepared, prompts)

@@ -65,7 +65,9 @@ def test_every_table_and_figure_is_written(rendered: Path) -> None:
     written = {path.name for path in (rendered / "tables").iterdir()}
     assert written == {f"{n}.{s}" for n in experiments.tables for s in ("csv", "md", "tex", "json")}
     written = {path.name for path in (rendered / "figures").iterdir()}
-    assert written == {f"{n}.{s}" for n in experiments.figures for s in ("png", "pdf", "svg")}
+    assert written == {
+        f"{n}.{s}" for n in experiments.figures for s in ("png", "pdf", "svg", "csv")
+    }
 
 
 def test_the_report_refers_to_nothing_outside_itself(html: str) -> None:

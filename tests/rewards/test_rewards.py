@@ -101,8 +101,10 @@ def test_hpsv3_refuses_prompts_with_its_own_tokens(token):
 
 
 def test_an_unknown_reward_names_the_known_ones():
-    with pytest.raises(UserError, match=", ".join(REWARDS)):
+    with pytest.raises(UserError, match="did you mean `hpsv3`"):
         load_reward("hpsv4", WEIGHTS)
+    with pytest.raises(UserError, match=", ".join(sorted(REWARDS))):
+        load_reward("nothing like it", WEIGHTS)
 
 
 @pytest.mark.parametrize("name", REWARDS)
