@@ -65,7 +65,7 @@ def test_the_example_stands_in_the_main_table_with_a_checkpoint_beside_it(edited
     assert done.returncode == 0, done.stdout + done.stderr
     table = (edited.folder / RESULTS / "tables/main.csv").read_text()
     rows = {line.split(",")[0]: line for line in table.splitlines()}
-    assert {"DRaFTK", "released"} <= set(rows)
+    assert {"draft_k", "released"} <= set(rows)
     # The weights that were brought are the base's own: its images, so its scores.
     scores = [
         edited.folder / RESULTS / "ledger" / run / "seed0/scores.csv"

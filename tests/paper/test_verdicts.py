@@ -10,8 +10,9 @@ import pytest
 from leapalign.errors import UserError
 from paper.claims import Verdicts, main, tables
 from paper.estimates import Estimates
-from paper.kinds import runs
+from paper.kinds import Above, DesignIs, Ordered, Throughout, runs
 from paper.ledger import Ledger
+from paper.published import published
 from paper.statements import claims
 from paper.verdict import Outcome, tally
 from tests.paper.conftest import ROOT
