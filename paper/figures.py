@@ -261,7 +261,7 @@ def plotted(figure: Figure) -> pd.DataFrame:
         for axis in figure.axes
         for line in axis.lines
         if (run := run_of(line))
-        for x, y in zip(*line.get_data(orig=True), strict=True)
+        for x, y in np.asarray(line.get_xydata())
     ]
     return pd.DataFrame(rows, columns=["panel", "run", "x", "y"])
 
