@@ -35,6 +35,7 @@ def points(estimates: Estimates, run: str, base: str | None, metric: Metric) -> 
     end = _first(estimates.scores(run, metric))
     if end.empty:
         return {}
+    end = end[end["seed"].isin(watched["seed"])]  # not every seed need have been watched
     if base is not None:
         beginning = _first(estimates.beside(base, estimates.scores(base, metric), end))
         found = {0: beginning, **found}

@@ -48,6 +48,16 @@ def test_a_watched_run_begins_at_the_untrained_model_and_ends_at_its_own_evaluat
     assert all(sorted(rows["seed"].unique()) == [0, 1] for rows in found.values())
 
 
+def test_a_seed_that_was_not_watched_has_no_points(tmp_path: Path) -> None:
+    folder = Maker(tmp_path, snapshots=SNAPSHOTS).write(
+        {"base": 0.0, "leapalign": 4.0}, seeds=(0, 1)
+    )
+    (folder / "leapalign" / "seed1" / "progress.csv").unlink()
+    found = points(Estimates(Ledger.open(folder)), "leapalign", "base", HPSV2)
+    assert list(found) == [0, 4, 8, 12]
+    assert all(set(rows["seed"]) == {0} for rows in found.values())
+
+
 def test_a_run_that_was_not_watched_has_no_points(estimates: Estimates) -> None:
     assert points(estimates, "leapalign", "base", HPSV2) == {}
 
