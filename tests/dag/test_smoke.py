@@ -33,7 +33,9 @@ def test_an_edited_plot_retrains_nothing(edited):
 def test_touched_or_edited_code_retrains_nothing(edited):
     train = edited.folder / "leapalign" / "train.py"
     train.write_text(train.read_text() + "\n# an edit\n")
-    assert edited.planned() == {}
+    # What methods are is read off their code anew, and shown again: seconds.
+    shown = {"table_design_space", "table_properties", "claims", "report", "all"}
+    assert set(edited.planned()) == {"designs", *shown}
 
 
 def test_an_edited_setting_retrains_exactly_its_runs(edited):

@@ -33,12 +33,16 @@ def committed() -> Verdicts:
 def test_every_claim_whose_runs_are_committed_has_a_verdict(committed: Verdicts) -> None:
     held = Ledger.open(COMMITTED)
     scored = {name: set(run.scores["evaluator"]) for name, run in held.runs.items()}
+    seeds = {name: set(run.folders) for name, run in held.runs.items() if run.trained}
     for claim, verdict in zip(claims(), committed.claims, strict=True):
         assert claim.id == verdict.id
         match claim.test:
             case Above(metric=metric):
                 evaluator = "geneval" if metric == "overall" else metric
-                there = all(evaluator in scored.get(run, ()) for run in runs(claim.test))
+                compared = runs(claim.test)
+                there = all(evaluator in scored.get(run, ()) for run in compared)
+                shared = [seeds[run] for run in compared if run in seeds]
+                there = there and bool(set.intersection(*shared))
             case Throughout() | Ordered():
                 there = set(runs(claim.test)) <= set(held.runs)
             case DesignIs():
