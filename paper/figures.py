@@ -236,6 +236,8 @@ def draw(name: str, exhibit: Exhibit, estimates: Estimates, folder: Path) -> Non
         raise UserError(f"{EXPERIMENTS}: `figures`: no figure `{name}`{nearest(name, FIGURES)}")
     with mpl.rc_context(fname=STYLE):
         figure = FIGURES[name](exhibit, estimates)
+        if not any(axis.lines or axis.images for axis in figure.axes):
+            figure.text(0.5, 0.5, "nothing of this has been measured", ha="center")
         undated = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None}}
         for suffix, metadata in undated.items():
             with replacing(folder / f"{name}.{suffix}") as path:

@@ -237,3 +237,10 @@ def test_rendering_imports_no_deep_learning_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_figure_of_what_was_not_measured_says_so(estimates: Estimates, tmp_path: Path) -> None:
+    figures.draw("progress", load_experiments().figures["progress"], estimates, tmp_path)
+    drawn = (tmp_path / "progress.svg").read_text()
+    assert "<!-- nothing of this has been measured -->" in drawn
+    assert (tmp_path / "progress.csv").read_text() == "panel,run,x,y\n"
