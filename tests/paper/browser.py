@@ -86,6 +86,12 @@ class Browser:
     def point(self, x: float, y: float) -> None:
         """Move the mouse."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        self._settle()
+
+    def scroll(self, element: str) -> None:
+        """Bring an element, a JavaScript expression, to the middle of the window."""
+        self.run(f"{element}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        self._settle()
 
     def screenshot(self, path: Path, **clip: float) -> None:
         """A picture of the page, or of a part of it (`x`, `y`, `width`, `height`)."""
@@ -96,6 +102,10 @@ class Browser:
         """The page printed."""
         data = self.call("Page.printToPDF", printBackground=True, preferCSSPageSize=True)["data"]
         path.write_bytes(base64.b64decode(data))
+
+    def _settle(self) -> None:
+        # Until it has drawn a frame, a busy browser looks for the mouse where things were before.
+        self.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:

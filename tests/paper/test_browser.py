@@ -127,7 +127,7 @@ def test_a_prompt_is_picked_and_runs_are_left_out(page: Browser) -> None:
 def test_provenance_is_told_on_focus_and_dismissed_by_escape(page: Browser) -> None:
     page.point(1, 1)  # what scrolls under a pointer would speak up for itself
     link = "document.querySelector('#table-main a.run[href=\"#run-leapalign\"]')"
-    page.run(f"{link}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    page.scroll(link)
     page.run(f"{link}.focus({{preventScroll: true}})")
     told = page.run(TIP)
     for text in ("LeapAlign", "seeds 0, 1", "settings ", "code 0123456789", "cpu", "2026-01-02"):
@@ -141,7 +141,7 @@ def test_provenance_is_told_on_focus_and_dismissed_by_escape(page: Browser) -> N
 
 def test_curves_hide_runs_and_tell_their_values(page: Browser, estimates: Estimates) -> None:
     figure = "[...document.querySelectorAll('figure')].find((f) => f.querySelector('[data-run]'))"
-    page.run(f"{figure}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    page.scroll(figure)
     frame = f"{figure}.querySelector('[data-part=axes] path').getBoundingClientRect()"
     x, y = page.run(f"(() => {{ const b = {frame}; return [b.right - b.width / 50, b.y + 9]; }})()")
     page.point(x, y)
