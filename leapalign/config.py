@@ -132,7 +132,9 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
         method.build().check(training.steps, training.batch)
     except UserError as error:
         raise UserError(f"run `{name}` at scale {scale_name}: {run.method}: {error}") from None
-    train = TrainSettings(scale_name, seed, scale.backbone, scale.resolution, method, training)
+    train = TrainSettings(
+        scale_name, seed, scale.backbone, scale.resolution, method, training, scale.compute
+    )
     return RunSettings(name, run.label or config.label, train, generate, score, deviations)
 
 

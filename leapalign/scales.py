@@ -16,7 +16,7 @@ from pydantic import Field
 from leapalign.devices import cuda_devices
 from leapalign.errors import UserError
 from leapalign.parsing import is_yaml, nearest, parse, read_yaml
-from leapalign.settings import Backbone, Evaluation, Positive, Training
+from leapalign.settings import Backbone, Compute, Evaluation, Positive, Training
 from leapalign.user import CONFIG, user_config
 
 SCALES = Path("leapalign/configs/scales")
@@ -120,6 +120,7 @@ class Scale:
     """A scale's file: a backbone, its reward and judge weights, and the shared budget.
 
     Attributes:
+        compute: how its trainings use their machine.
         runs: the runs this scale does; all by default. Tables show the others as gaps.
         methods: what this scale changes of a method, by the name of the method's file.
         overrides: what this scale changes of a run.
@@ -137,6 +138,7 @@ class Scale:
     evaluators: Mapping[str, str]
     cost: Cost
     tracking: Tracking
+    compute: Compute = field(default_factory=Compute)
     detector: str | None = None
     methods: Mapping[str, Layer] = field(default_factory=dict)
     overrides: Mapping[str, Layer] = field(default_factory=dict)

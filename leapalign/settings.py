@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -77,6 +77,41 @@ class Optimizer:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapter:
+    """A low-rank adapter (LoRA, arXiv 2106.09685), trained instead of all weights.
+
+    Attributes:
+        rank: of each layer's update.
+        alpha: the update is scaled by alpha / rank.
+        targets: the adapted layers, by the last parts of their names, as peft takes them.
+    """
+
+    rank: Positive
+    alpha: Rate
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """How a training uses its machine: time and memory, and no result beyond rounding.
+
+    Attributes:
+        devices: processes of a training, one device each; several shard the model (FSDP2).
+        precision: of forward and backward passes; the trained weights are float32.
+        recompute: whether transformer blocks, decoder and reward are computed again in the backward
+            pass instead of keeping their activations.
+        compile: whether each kind of transformer block is compiled.
+        image_batch: images decoded and scored at once; by default all of a micro-batch.
+    """
+
+    devices: Positive = 1
+    precision: Literal["float32", "bfloat16"] = "float32"
+    recompute: bool = False
+    compile: bool = False
+    image_batch: Positive | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """The training budget that all compared methods share.
 
@@ -92,6 +127,7 @@ class Training:
         reward: what is maximised.
         micro_batch: images per forward pass; changes memory, not the result.
         checkpoint_every: iterations between checkpoints.
+        adapter: trained instead of all weights.
     """
 
     prompts: str
@@ -105,6 +141,7 @@ class Training:
     reward: Reward
     micro_batch: Positive
     checkpoint_every: Positive = 25
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +179,7 @@ class TrainSettings(Canonical):
     resolution: Positive
     method: Method
     training: Training
+    compute: Compute = field(default_factory=Compute)
 
 
 @dataclass(frozen=True, slots=True)
