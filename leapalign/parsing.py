@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -87,6 +88,25 @@ def parse(cls: type[T], data: object, source: str, key: str = "") -> T:
         value = first["input"]
         given = "" if isinstance(value, dict) else f" (given: {value!r})"
         raise UserError(f"{where}: {problem[:1].lower()}{problem[1:]}{given}") from None
+
+
+def parse_file(cls: type[T], path: Path, remedy: str) -> T:
+    """The `cls` whose `dump` a JSON file holds.
+
+    Args:
+        cls: a dataclass.
+        path: the file.
+        remedy: what makes the file, for messages.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    try:
+        return parse(cls, json.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); {remedy}") from None
 
 
 def dump(value: object) -> Any:  # noqa: ANN401 - JSON is any

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from pathlib import Path
 import pandas as pd
 
 from eval.significance import LEVEL, MOST_SEEDS
-from leapalign.errors import UserError, main_guard
+from leapalign.errors import main_guard
 from leapalign.files import write_json, write_text
-from leapalign.parsing import dump, parse
+from leapalign.parsing import dump, parse_file
 from paper import cli, markup, numbers
 from paper.estimates import Estimates
 from paper.judge import verdicts
@@ -62,12 +61,7 @@ class Verdicts:
         Raises:
             UserError: The file is missing or damaged.
         """
-        try:
-            return parse(cls, json.loads(path.read_text(encoding="utf-8")), str(path))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; run `python -m paper.claims` first") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: not valid JSON ({error}); write it again") from None
+        return parse_file(cls, path, "run `python -m paper.claims` first")
 
 
 def csv(found: Iterable[Verdict]) -> str:

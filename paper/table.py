@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Literal, overload
 
 from eval.stats import Estimate
-from leapalign.errors import UserError
 from leapalign.files import write_text
-from leapalign.parsing import dump, parse
+from leapalign.parsing import dump, parse_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +139,7 @@ class Table:
         Raises:
             UserError: The file is missing or damaged.
         """
-        try:
-            return parse(cls, json.loads(path.read_text(encoding="utf-8")), str(path))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; render that table first") from None
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: not valid JSON ({error}); render that table again") from None
+        return parse_file(cls, path, "render that table first")
 
 
 def number_notes(texts: Iterable[str]) -> dict[str, Note]:

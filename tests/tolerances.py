@@ -96,3 +96,6 @@ COLOURFULNESS = 1e-5
 
 LAYOUT = 1e-12
 """The distance of two plain images' layouts against its formula, in float64."""
+
+SAVED = 0.01
+"""What autograd saves for one more step of a trajectory against the step before, relative."""
