@@ -152,6 +152,10 @@ class Method(ABC):
         """The images that an update's gradient is made of; processes share them evenly."""
         return batch
 
+    def prompts_per_iteration(self, batch: int) -> int:
+        """How many slots an iteration draws prompts for; what is encoded before the training."""
+        return batch
+
     def grid(self, problem: Problem) -> Grid:
         """The training rollout's time grid: the base model's own."""
         return problem.grid(problem.steps)

@@ -15,6 +15,7 @@ from leapalign.grid import Grid
 from leapalign.parallel import Processes
 from leapalign.rewards import Reward
 from leapalign.rollout import Velocity
+from leapalign.samplewise import in_parts
 from leapalign.settings import Training
 from leapalign.sharding import Sharding
 from leapalign.steps import Latents
@@ -33,6 +34,7 @@ class TrainingProblem:
         seed: root of every random stream.
         processes: who shares the work.
         sharding: when gradients are reduced.
+        image_batch: images decoded and scored at once; by default all of a micro-batch.
     """
 
     backbone: Backbone
@@ -42,6 +44,7 @@ class TrainingProblem:
     seed: int
     processes: Processes
     sharding: Sharding
+    image_batch: int | None = None
 
     @property
     def steps(self) -> int:
@@ -94,9 +97,17 @@ class TrainingProblem:
     def score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """The reward of the decoded images in its unit, in float32, differentiable in x.
 
+        Decoder and reward limit the batch at 720 pixels, not the transformer, so that they may take
+        `image_batch` images at once, forward and backward.
+
         Raises:
             UserError: a score is not finite, or not in the reward's range.
         """
+        if self.image_batch is None:
+            return self._score(x, prompts)
+        return in_parts(lambda rows, part: self._score(rows, prompts[part]), x, self.image_batch)
+
+    def _score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         return self.reward.score(self.backbone.decode(x).float(), prompts) / self.reward.unit
 
     def micro_batches(self, count: int) -> Iterator[slice]:

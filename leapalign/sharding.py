@@ -7,7 +7,6 @@ and gradients reduced once an update, whatever the number of passes between; whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from leapalign.compute import blocks
 from leapalign.parallel import Processes, backend
 from leapalign.settings import Compute
 
@@ -83,12 +83,6 @@ def shard(
     sharded.set_reshard_after_forward(not gathers)
     sharded.set_reshard_after_backward(not gathers)
     return Sharding(transformer, defers)
-
-
-def blocks(transformer: nn.Module) -> Iterator[nn.Module]:
-    """The transformer's repeated blocks, which make up nearly all of it."""
-    for child in transformer.children():
-        yield from child if isinstance(child, nn.ModuleList) else ()
 
 
 def _afforded(

@@ -28,7 +28,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from leapalign.average import Average
+from leapalign.backbones.backbone import Backbone
 from leapalign.checkpoint import Checkpoints, Tally
+from leapalign.compute import fit, load_types
 from leapalign.data import Sampler, read_prompts
 from leapalign.errors import UserError, main_guard, raised_at
 from leapalign.files import append_text, occupied, replacing, write_text
@@ -40,6 +42,7 @@ from leapalign.problem import TrainingProblem
 from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
 from leapalign.rewards import load_reward
 from leapalign.settings import Optimizer, TrainSettings
+from leapalign.settings import Training as Budget
 from leapalign.sharding import shard, whole
 
 WEIGHTS = "transformer.safetensors"
@@ -164,13 +167,26 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     mixed = Path(budget.prompts).suffix == ".jsonl"
     sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
     loader = resolve(settings.backbone.loader, "backbone.loader")
-    backbone = loader.load(settings.backbone.path, settings.resolution, torch.device(device))
+    where = torch.device(device)
+    types = load_types(settings.compute, budget.adapter)
+    backbone = loader.load(settings.backbone.path, settings.resolution, where, **types)
+    encode_prompts(backbone, drawn_prompts(method, sampler, budget), budget.guidance, processes)
     transformer = backbone.transformer.requires_grad_(True).train()
-    sharding = shard(transformer, processes, settings.compute, torch.device(device))
+    fit(backbone, settings.compute)
+    sharding = shard(transformer, processes, settings.compute, where)
     average = Average(transformer, budget.ema)
     optimizer = adamw(transformer, budget.optimizer)
-    reward = load_reward(budget.reward.name, budget.reward.path, torch.device(device))
-    problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, processes, sharding)
+    reward = load_reward(budget.reward.name, budget.reward.path, where)
+    problem = TrainingProblem(
+        backbone,
+        reward,
+        sampler,
+        budget,
+        settings.seed,
+        processes,
+        sharding,
+        settings.compute.image_batch,
+    )
     return Training(method, problem, optimizer, average, Tally(), budget.clip)
 
 
@@ -189,6 +205,26 @@ def adamw(transformer: torch.nn.Module, adam: Optimizer) -> torch.optim.AdamW:
     for state in optimizer.state.values():
         state["step"].zero_()
     return optimizer
+
+
+def drawn_prompts(method: Method, sampler: Sampler, budget: Budget) -> list[str]:
+    """The prompts that a whole training will draw, each once."""
+    slots = range(method.prompts_per_iteration(budget.batch))
+    return list(
+        {sampler.draw(i, slot).text: None for i in range(budget.iterations) for slot in slots}
+    )
+
+
+def encode_prompts(
+    backbone: Backbone, prompts: Sequence[str], guidance: float, processes: Processes
+) -> None:
+    """Encode a training's prompts beforehand, each process its share.
+
+    The text encoders are gone before optimiser, average and activations need their memory.
+    """
+    backbone.prefetch(prompts[processes.rank :: processes.count], guidance)
+    processes.wait()
+    backbone.prefetch(prompts, guidance)  # the others', where they are on another disk
 
 
 def train(

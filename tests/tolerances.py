@@ -106,3 +106,6 @@ number of processes and any micro-batch, in float64 but for images and ratios.""
 
 BFLOAT16_GRADIENT = 0.1
 """Relative difference of a gradient whose passes are bfloat16 from a float32 one's, tiny FLUX."""
+
+COMPILED = 1e-5
+"""Relative gradient difference between compiled and eager blocks of a tiny FLUX, float32."""
