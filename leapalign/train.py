@@ -21,13 +21,15 @@ from accelerate import Accelerator, PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from leapalign.adapters import trainable
+from leapalign.card import model_card
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.data import Sampler, read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard, raised_at
+from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, replacing, write_text
 from leapalign.method import Method, Progress
 from leapalign.parsing import resolve
@@ -36,7 +38,6 @@ from leapalign.record import peak_memory_mb, record
 from leapalign.rewards import load_reward
 from leapalign.settings import TrainSettings
 
-WEIGHTS = "transformer.safetensors"
 LOG = "log.jsonl"
 SNAPSHOTS = "snapshots"
 PATIENCE = 10
@@ -141,10 +142,10 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     accelerator = Accelerator(cpu=device == "cpu")
     loader = resolve(settings.backbone.loader, "backbone.loader")
     backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)
-    backbone.transformer.requires_grad_(True).train()
+    weights = trainable(backbone.transformer, settings)
     adam = budget.optimizer
     optimizer = torch.optim.AdamW(
-        backbone.transformer.parameters(),
+        weights,
         lr=adam.lr,
         betas=adam.betas,
         eps=adam.eps,
@@ -161,16 +162,22 @@ def prepare(settings: TrainSettings, device: str) -> Training:
 
 
 def train(
-    settings: TrainSettings, out: Path, checkpoints: Path, device: str, every: int | None = None
+    settings: TrainSettings,
+    out: Path,
+    checkpoints: Path,
+    device: str,
+    every: int | None = None,
+    name: str | None = None,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
     Args:
         settings: the resolved settings.
-        out: gets transformer.safetensors, log.jsonl and snapshots/.
+        out: gets weights/, log.jsonl and snapshots/.
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
+        name: the run's name among the experiments, for the model card.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -179,6 +186,7 @@ def train(
         What the run spent, over all its resumptions.
     """
     run = prepare(settings, device)
+    card = model_card(settings, run.problem.backbone.pipeline, name)
     saved = Checkpoints(checkpoints, run.problem.accelerator, settings.hash())
     if saved.resume():
         sys.stderr.write(
@@ -197,10 +205,10 @@ def train(
             if done == min(PATIENCE, budget.iterations):
                 refuse_idle(log, budget.reward.threshold)
             if every and done % every == 0 and done < budget.iterations:
-                write_weights(run, checkpoints / SNAPSHOTS / f"iteration-{done:06d}.safetensors")
+                write_weights(run, settings, checkpoints / SNAPSHOTS / f"iteration-{done:06d}")
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
                 saved.save(done)
-    write_weights(run, out / WEIGHTS)
+    write_weights(run, settings, out / WEIGHTS, card)
     write_results(run, checkpoints, out)
     return run.tally
 
@@ -248,15 +256,12 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
-def write_weights(run: Training, path: Path) -> None:
-    """Write the averaged weights, whole or not at all."""
+def write_weights(run: Training, settings: TrainSettings, folder: Path, card: str = "") -> None:
+    """Write the averaged weights as stock pipelines load them, whole or not at all."""
     if not run.problem.accelerator.is_main_process:
         return
-    weights = {
-        name: value.detach().contiguous() for name, value in run.average.module.state_dict().items()
-    }
-    with replacing(path) as draft:
-        save_file(weights, draft)
+    pipeline, precision = run.problem.backbone.pipeline, getattr(torch, settings.compute.precision)
+    export(pipeline, run.average.module.state_dict(), folder, precision, card)
 
 
 def write_results(run: Training, checkpoints: Path, out: Path) -> None:
@@ -264,14 +269,11 @@ def write_results(run: Training, checkpoints: Path, out: Path) -> None:
     if not run.problem.accelerator.is_main_process:
         return
     (out / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
-    kept = [Path(LOG), *(path.relative_to(checkpoints) for path in _snapshots(checkpoints))]
-    for name in kept:
-        with replacing(out / name) as draft:
-            shutil.copyfile(checkpoints / name, draft)
-
-
-def _snapshots(folder: Path) -> list[Path]:
-    return sorted((folder / SNAPSHOTS).glob("*.safetensors"))
+    with replacing(out / LOG) as draft:
+        shutil.copyfile(checkpoints / LOG, draft)
+    for snapshot in sorted((checkpoints / SNAPSHOTS).glob("iteration-*")):
+        with replacing(out / SNAPSHOTS / snapshot.name) as draft:
+            shutil.copytree(snapshot, draft)
 
 
 @contextlib.contextmanager
@@ -313,6 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--snapshot-every", type=int, help="iterations; none without it")
+    parser.add_argument("--run", help="the run's name among the experiments, for the model card")
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
@@ -322,7 +325,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         try:
             tally = train(
-                settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
+                settings,
+                arguments.out,
+                arguments.checkpoints,
+                device,
+                arguments.snapshot_every,
+                arguments.run,
             )
         except UserError as error:
             raise UserError(f"{arguments.out}: {error}") from error
