@@ -1,10 +1,10 @@
 """The settings files, and how they resolve to one `RunSettings`.
 
 A method's value comes from the last of these that names it: the method class' own default, the
-method's file, its preset (that of the run, the scale or the file), the scale's entry for the method, the run's entry in
-`paper/experiments.yaml`, the scale's entry for the run. The budget comes from the scale alone; any
-of those layers may change a key of it, but only under `deviation:` with a reason. A run may also
-name another reward, task or base model of the scale.
+method's file, its preset (which the run names, the scale or the file), the scale's entry for the
+method, the run's entry in `paper/experiments.yaml`, the scale's entry for the run. The budget comes
+from the scale alone; any of those layers may change a key of it, but only under `deviation:` with a
+reason. A run may also name another reward, task or base model of the scale.
 """
 
 from __future__ import annotations
