@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 import torch
 from diffusers.training_utils import cast_training_params
@@ -16,32 +17,27 @@ from torch import nn
 
 from leapalign.errors import UserError
 from leapalign.parsing import nearest
-from leapalign.settings import Adapter, TrainSettings
+from leapalign.settings import Adapter
 from leapalign.streams import stream
 
 NAME = "default"
 """The adapter's name within the transformer: the one that peft gives."""
 
 
-def trainable(transformer: nn.Module, settings: TrainSettings) -> list[nn.Parameter]:
-    """The weights that a training changes: all, or those of an adapter that is added here.
-
-    With an adapter all other weights are frozen, in the precision of the passes; its own are
-    float32.
+def adapted(transformer: nn.Module, adapter: Adapter | None, seed: int) -> nn.Module:
+    """The transformer, in place, with what is trained of it: all weights, or an adapter's alone.
 
     Raises:
         UserError: the adapter targets a layer that the transformer does not have.
     """
-    adapter = settings.training.adapter
-    transformer.requires_grad_(adapter is None).train()
+    transformer.requires_grad_(adapter is None)
     if adapter is not None:
-        transformer.to(getattr(torch, settings.compute.precision))
-        add_adapter(transformer, adapter, settings.seed)
-    return [weight for weight in transformer.parameters() if weight.requires_grad]
+        add_adapter(transformer, adapter, seed)
+    return transformer
 
 
-def add_adapter(transformer: nn.Module, adapter: Adapter, seed: int) -> None:
-    """Add an adapter that changes nothing yet: B is zero, and A uniform within ±1/√inputs.
+def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> None:  # noqa: ANN401
+    """Add an adapter, in float32, that changes nothing yet: B is zero, A uniform in ±1/√inputs.
 
     Each layer draws from a stream of its own, whatever the device and the other layers.
 
@@ -59,11 +55,11 @@ def add_adapter(transformer: nn.Module, adapter: Adapter, seed: int) -> None:
     cast_training_params(transformer, torch.float32)
     for name, layer in transformer.named_modules():
         if isinstance(layer, LoraLayer):
-            weight = layer.lora_A[NAME].weight.data
-            drawn = torch.empty(weight.shape)
+            a: Any = layer.lora_A[NAME]
+            drawn = torch.empty(a.weight.shape)
             source = stream(seed, "adapter", name)
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=source)
-            weight.copy_(drawn)
+            a.weight.data.copy_(drawn)
 
 
 def _check_targets(transformer: nn.Module, adapter: Adapter) -> None:

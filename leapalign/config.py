@@ -264,10 +264,11 @@ def _layers(
     layers = [_Source(file, "", Layer(config.settings, config.deviation))]
     named = (
         (run.preset, f"{EXPERIMENTS}: `runs.{name}.preset`"),
-        (of_scale and of_scale.preset, f"{at}: `methods.{method}.preset`"),
+        (of_scale.preset if of_scale else None, f"{at}: `methods.{method}.preset`"),
         (config.preset, f"{file}: `preset`"),
     )
-    for preset, where in [one for one in named if one[0]][:1]:
+    preset, where = next((one for one in named if one[0] is not None), (None, ""))
+    if preset is not None:
         if preset not in config.presets:
             hint = nearest(preset, config.presets)
             raise UserError(f"{where}: {file} has no preset `{preset}`{hint}")

@@ -1,4 +1,4 @@
-"""What a training leaves: weights that stock diffusers pipelines load, and a card that names them.
+"""What a training leaves: weights that stock diffusers pipelines load.
 
 All weights of a transformer are a diffusers folder, `transformer/`; an adapter is what
 `load_lora_weights` reads, `pytorch_lora_weights.safetensors`.
@@ -16,7 +16,7 @@ from accelerate import init_empty_weights
 from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from peft import get_peft_model_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 from leapalign.adapters import NAME
 from leapalign.files import replacing
@@ -30,7 +30,6 @@ def export(
     weights: Mapping[str, Tensor],
     folder: Path,
     precision: torch.dtype = torch.float32,
-    card: str = "",
 ) -> None:
     """Write trained weights to a folder, whole or not at all.
 
@@ -40,7 +39,6 @@ def export(
             the adapter's suffice.
         folder: replaced if it is there.
         precision: of all weights of a transformer; an adapter's are written as they are.
-        card: what README.md says; by default there is none.
 
     Raises:
         OSError: the folder cannot be written; the error names it.
@@ -52,12 +50,13 @@ def export(
             _save_adapter(pipeline, transformer, weights, draft)
         else:
             _save_transformer(pipeline, transformer, weights, draft, precision)
-        if card:
-            (draft / "README.md").write_text(card, encoding="utf-8")
 
 
 def _save_adapter(
-    pipeline: DiffusionPipeline, transformer: nn.Module, weights: Mapping[str, Tensor], folder: Path
+    pipeline: DiffusionPipeline,
+    transformer: Any,  # noqa: ANN401 - diffusers' own
+    weights: Mapping[str, Tensor],
+    folder: Path,
 ) -> None:
     """Save A and B of every adapted layer, and with them alpha, which their shapes do not tell."""
     layers = get_peft_model_state_dict(transformer, dict(weights), adapter_name=NAME)
@@ -72,7 +71,7 @@ def _save_adapter(
 
 def _save_transformer(
     pipeline: DiffusionPipeline,
-    transformer: nn.Module,
+    transformer: Any,  # noqa: ANN401 - diffusers' own
     weights: Mapping[str, Tensor],
     folder: Path,
     precision: torch.dtype,

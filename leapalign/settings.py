@@ -87,7 +87,7 @@ class Adapter:
     """
 
     rank: Positive
-    alpha: Rate
+    alpha: Positive
     targets: tuple[str, ...]
 
 

@@ -23,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from leapalign.adapters import trainable
-from leapalign.card import model_card
+from leapalign.adapters import adapted
+from leapalign.card import CARD, model_card
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.data import Sampler, read_prompts
 from leapalign.devices import leased_device
@@ -142,18 +142,18 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     accelerator = Accelerator(cpu=device == "cpu")
     loader = resolve(settings.backbone.loader, "backbone.loader")
     backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)
-    weights = trainable(backbone.transformer, settings)
+    transformer = adapted(backbone.transformer, budget.adapter, settings.seed).train()
     adam = budget.optimizer
     optimizer = torch.optim.AdamW(
-        weights,
+        [weight for weight in transformer.parameters() if weight.requires_grad],
         lr=adam.lr,
         betas=adam.betas,
         eps=adam.eps,
         weight_decay=adam.weight_decay,
         fused=True,
     )
-    average = AveragedModel(backbone.transformer, multi_avg_fn=get_ema_multi_avg_fn(budget.ema))
-    backbone.transformer, optimizer = accelerator.prepare(backbone.transformer, optimizer)
+    average = AveragedModel(transformer, multi_avg_fn=get_ema_multi_avg_fn(budget.ema))
+    backbone.transformer, optimizer = accelerator.prepare(transformer, optimizer)
     tally = Tally()
     accelerator.register_for_checkpointing(average, tally)
     reward = load_reward(budget.reward.name, budget.reward.path, accelerator.device)
@@ -162,12 +162,7 @@ def prepare(settings: TrainSettings, device: str) -> Training:
 
 
 def train(
-    settings: TrainSettings,
-    out: Path,
-    checkpoints: Path,
-    device: str,
-    every: int | None = None,
-    name: str | None = None,
+    settings: TrainSettings, out: Path, checkpoints: Path, device: str, every: int | None = None
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -177,7 +172,6 @@ def train(
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
-        name: the run's name among the experiments, for the model card.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -186,7 +180,6 @@ def train(
         What the run spent, over all its resumptions.
     """
     run = prepare(settings, device)
-    card = model_card(settings, run.problem.backbone.pipeline, name)
     saved = Checkpoints(checkpoints, run.problem.accelerator, settings.hash())
     if saved.resume():
         sys.stderr.write(
@@ -208,7 +201,7 @@ def train(
                 write_weights(run, settings, checkpoints / SNAPSHOTS / f"iteration-{done:06d}")
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
                 saved.save(done)
-    write_weights(run, settings, out / WEIGHTS, card)
+    write_weights(run, settings, out / WEIGHTS)
     write_results(run, checkpoints, out)
     return run.tally
 
@@ -256,12 +249,12 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
-def write_weights(run: Training, settings: TrainSettings, folder: Path, card: str = "") -> None:
+def write_weights(run: Training, settings: TrainSettings, folder: Path) -> None:
     """Write the averaged weights as stock pipelines load them, whole or not at all."""
     if not run.problem.accelerator.is_main_process:
         return
     pipeline, precision = run.problem.backbone.pipeline, getattr(torch, settings.compute.precision)
-    export(pipeline, run.average.module.state_dict(), folder, precision, card)
+    export(pipeline, run.average.module.state_dict(), folder, precision)
 
 
 def write_results(run: Training, checkpoints: Path, out: Path) -> None:
@@ -319,21 +312,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
+    card = model_card(settings, arguments.run)
     with (
         leased_device() as device,
         record(arguments.out / "provenance.json", settings, weights, device) as entries,
     ):
         try:
             tally = train(
-                settings,
-                arguments.out,
-                arguments.checkpoints,
-                device,
-                arguments.snapshot_every,
-                arguments.run,
+                settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
             )
         except UserError as error:
             raise UserError(f"{arguments.out}: {error}") from error
+        write_text(arguments.out / WEIGHTS / CARD, card)
         entries["seconds"] = round(tally.seconds, 2)
     # Its results are whole: to be forced to train again means from the beginning.
     if PartialState().is_main_process:

@@ -12,10 +12,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import nn
 
-from leapalign.adapters import NAME, add_adapter, trainable
+from leapalign.adapters import NAME, adapted, add_adapter
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
-from leapalign.settings import Adapter, Compute, TrainSettings
+from leapalign.settings import Adapter, TrainSettings
 from leapalign.streams import stream
 from leapalign.train import Training, prepare, train
 from tests.leapalign.problems import PROMPTS
@@ -24,8 +24,8 @@ FILE = "pytorch_lora_weights.safetensors"
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-def adapted(settings: TrainSettings, **changes: object) -> TrainSettings:
-    adapter = Adapter(rank=4, alpha=8.0, targets=ATTENTION)
+def with_adapter(settings: TrainSettings, **changes: object) -> TrainSettings:
+    adapter = Adapter(rank=4, alpha=8, targets=ATTENTION)
     return dataclasses.replace(
         settings, training=dataclasses.replace(settings.training, adapter=adapter, **changes)
     )
@@ -40,7 +40,7 @@ def values(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_training_moves_the_adapter_alone(settings: TrainSettings) -> None:
-    run = prepare(adapted(settings), "cpu")
+    run = prepare(with_adapter(settings), "cpu")
     network = run.problem.backbone.transformer
     before, average = values(network), values(run.average.module)
     for _ in range(2):
@@ -65,14 +65,14 @@ def test_a_new_adapter_changes_no_velocity(tiny_flux_folder: Path) -> None:
     time = torch.full((len(PROMPTS),), 0.5)
     with torch.no_grad():
         before = flux.field(PROMPTS, 3.5)(x, time)
-        add_adapter(flux.transformer, Adapter(4, 8.0, ATTENTION), 0)
+        add_adapter(flux.transformer, Adapter(4, 8, ATTENTION), 0)
         assert torch.equal(flux.field(PROMPTS, 3.5)(x, time), before)
 
 
 def test_the_first_weights_are_the_seeds_alone(
     settings: TrainSettings, tiny_flux_folder: Path
 ) -> None:
-    adapter = Adapter(4, 8.0, ATTENTION)
+    adapter = Adapter(4, 8, ATTENTION)
     several = transformer(tiny_flux_folder), transformer(tiny_flux_folder)
     for network in several:
         torch.rand(7)  # the global generator has no say
@@ -81,7 +81,7 @@ def test_the_first_weights_are_the_seeds_alone(
     assert all(torch.equal(first[name], again[name]) for name in first)
     other, fewer = transformer(tiny_flux_folder), transformer(tiny_flux_folder)
     add_adapter(other, adapter, settings.seed + 1)
-    add_adapter(fewer, Adapter(4, 8.0, ("to_v",)), settings.seed)
+    add_adapter(fewer, Adapter(4, 8, ("to_v",)), settings.seed)
     name = "transformer_blocks.0.attn.to_v.lora_A.default.weight"
     assert not torch.equal(values(other)[name], first[name])
     assert torch.equal(values(fewer)[name], first[name])
@@ -89,26 +89,23 @@ def test_the_first_weights_are_the_seeds_alone(
     assert 0.9 * bound < first[name].abs().max() <= bound
 
 
-def test_the_base_has_the_precision_of_the_passes_and_the_adapter_float32(
-    settings: TrainSettings, tiny_flux_folder: Path
-) -> None:
-    network = transformer(tiny_flux_folder)
-    half = dataclasses.replace(adapted(settings), compute=Compute(precision="bfloat16"))
-    weights = trainable(network, half)
-    assert {weight.dtype for weight in weights} == {torch.float32}
+def test_an_adapter_of_half_a_model_is_float32(tiny_flux_folder: Path) -> None:
+    network = transformer(tiny_flux_folder).to(torch.bfloat16)
+    adapted(network, Adapter(4, 8, ATTENTION), 0)
+    trained = [weight for weight in network.parameters() if weight.requires_grad]
     frozen = [weight for weight in network.parameters() if not weight.requires_grad]
+    assert {weight.dtype for weight in trained} == {torch.float32}
     assert {weight.dtype for weight in frozen} == {torch.bfloat16}
     layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
-    assert len(weights) == 2 * len(layers)
+    assert len(trained) == 2 * len(layers)
     assert {layer.scaling[NAME] for layer in layers} == {2.0}
 
 
-def test_without_an_adapter_all_weights_are_trained(
-    settings: TrainSettings, tiny_flux_folder: Path
-) -> None:
-    network = transformer(tiny_flux_folder)
-    assert trainable(network, settings) == list(network.parameters())
-    assert all(weight.requires_grad for weight in network.parameters())
+def test_without_an_adapter_all_weights_are_trained(tiny_flux_folder: Path) -> None:
+    network = transformer(tiny_flux_folder).requires_grad_(False)
+    before = list(network.parameters())
+    assert list(adapted(network, None, 0).parameters()) == before
+    assert all(weight.requires_grad for weight in before)
 
 
 @pytest.mark.parametrize(
@@ -127,13 +124,13 @@ def test_a_target_that_is_no_layer_is_refused_with_the_nearest(
     tiny_flux_folder: Path, target: str, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        add_adapter(transformer(tiny_flux_folder), Adapter(4, 8.0, ("to_k", target)), 0)
+        add_adapter(transformer(tiny_flux_folder), Adapter(4, 8, ("to_k", target)), 0)
 
 
 def test_a_resumed_adapter_is_an_unbroken_ones(
     settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = adapted(settings, iterations=4)
+    short = with_adapter(settings, iterations=4)
     unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
     train(short, unbroken, tmp_path / "a", "cpu")
 

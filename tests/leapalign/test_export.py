@@ -42,7 +42,7 @@ from tests.leapalign.test_sd3 import tiny_pipeline
 
 STEPS, RANK = 4, 4
 LORA = "pytorch_lora_weights.safetensors"
-ADAPTER = Adapter(RANK, 8.0, ("to_q", "to_k", "to_v", "to_out.0"))
+ADAPTER = Adapter(RANK, 8, ("to_q", "to_k", "to_v", "to_out.0"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def test_an_adapter_gives_our_images_in_a_stock_pipeline(kind: Kind, tmp_path: P
     # alpha is 8 at rank 4: taken for the rank, it would halve the adapter.
     with safe_open(file, "pt") as tensors:
         config = json.loads(tensors.metadata()["lora_adapter_metadata"])
-    assert (config["transformer.r"], config["transformer.lora_alpha"]) == (RANK, 8.0)
+    assert (config["transformer.r"], config["transformer.lora_alpha"]) == (RANK, 8)
 
 
 def test_a_folder_of_pefts_own_gives_the_same_images(kind: Kind, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_training_leaves_its_averaged_adapter_and_snapshots_of_it(
     settings = dataclasses.replace(settings, training=short)
     train(settings, tmp_path / "out", tmp_path / "checkpoints", "cpu", 1)
     folder, snapshot = tmp_path / "out/weights", tmp_path / "out/snapshots/iteration-000001"
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", LORA]
+    assert [path.name for path in folder.iterdir()] == [LORA]
     assert [path.name for path in snapshot.iterdir()] == [LORA]
     for path in (folder, snapshot):
         Flux.load(tiny_flux_folder, 64).load_weights(path)
@@ -280,31 +280,37 @@ def test_weights_that_do_not_fit_leave_the_old_ones(flux: Flux, tmp_path: Path) 
     assert error.value.filename == str(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["weights"]
     assert [path.name for path in folder.iterdir()] == ["old"]
-    export(flux.pipeline, weights, folder, card="card\n")
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "transformer"]
+    export(flux.pipeline, weights, folder)
+    assert [path.name for path in folder.iterdir()] == ["transformer"]
 
 
 def test_the_card_names_method_base_licence_settings_and_deviations(
-    settings: TrainSettings, flux: Flux
+    settings: TrainSettings,
 ) -> None:
     base = dataclasses.replace(settings.backbone, path="weights/flux")
     shared = dataclasses.replace(settings.training, steps=16)
     settings = dataclasses.replace(settings, scale="pocket", backbone=base, training=shared)
-    card = model_card(settings, flux.pipeline, "dance_grpo")
-    head, body = card.split("---\n")[1:3]
+    head, body = model_card(settings, "dance_grpo").split("---\n")[1:3]
     data = yaml.safe_load(head)
     assert data["base_model"] == "black-forest-labs/FLUX.1-dev"
     assert data["license_name"] == "FLUX.1 [dev] Non-Commercial"
     assert data["base_model_relation"] == "finetune"
     assert "# black-forest-labs/FLUX.1-dev, fine-tuned by DanceGRPO" in body
     assert "| training.steps | 16 |" in body
-    assert "steps = 16 instead of 25: the authors' code trains on 16 steps." in body
-    assert 'FluxTransformer2DModel.from_pretrained("this/folder", subfolder="transformer")' in body
+    assert "- steps = 16 instead of 25: the authors' code trains on 16 steps." in body
+    assert "FLUX.1 [dev] Non-Commercial (https" in body
+    assert 'AutoModel.from_pretrained("this/folder", subfolder="transformer")' in body
     # This machine's folders are nobody's business.
-    assert str(Path(settings.training.prompts).parent) not in card
-    adapted = dataclasses.replace(settings.training, adapter=ADAPTER, steps=25)
-    other = dataclasses.replace(settings, training=adapted)
-    assert "pipeline.load_lora_weights" in model_card(other, flux.pipeline, "dance_grpo")
-    assert "instead of 25" not in model_card(other, flux.pipeline, "dance_grpo")
-    unnamed = model_card(settings, flux.pipeline, None)
-    assert "fine-tuned by LeapAlign" in unnamed
+    assert str(Path(settings.training.prompts).parent) not in body
+    adapter = dataclasses.replace(settings.training, adapter=ADAPTER, steps=25)
+    other = model_card(dataclasses.replace(settings, training=adapter), "dance_grpo")
+    assert "pipeline.load_lora_weights" in other
+    assert "instead of 25" not in other  # declared, but this training does not have it
+    assert "| training.adapter.rank | 4 |" in other
+    assert "fine-tuned by LeapAlign" in model_card(settings)
+
+
+def test_a_base_model_of_unknown_licence_is_said_to_be_so(settings: TrainSettings) -> None:
+    card = model_card(settings)
+    assert "under its licence, which is not known here." in card
+    assert "license" not in yaml.safe_load(card.split("---\n")[1])

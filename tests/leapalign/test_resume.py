@@ -87,6 +87,7 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     watched = [f"snapshots/iteration-{done:06d}" for done in range(3, iterations, 3)]
     file = "transformer/diffusion_pytorch_model.safetensors"
     assert list(outcome(killed)[0]) == [f"{folder}/{file}" for folder in (*watched, "weights")]
+    assert "fine-tuned by LeapAlign" in (killed / "out/weights/README.md").read_text()
     # Finished, it leaves nothing that would cut a forced retraining short.
     assert not (killed / "checkpoints").exists()
     provenance = json.loads((killed / "out/provenance.json").read_text())

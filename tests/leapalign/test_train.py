@@ -79,7 +79,6 @@ def test_training_logs_every_iteration_and_writes_the_averaged_weights(
     assert trained.keys() == base.keys()
     assert any(not torch.equal(trained[name], base[name]) for name in base)
     assert not list(out.glob(".*"))
-    assert "fine-tuned by LeapAlign" in (out / "weights/README.md").read_text()
 
 
 def test_the_written_weights_are_the_exponential_moving_average(run: Training) -> None:
