@@ -41,7 +41,7 @@ def snapshots_in(folder: Path | None) -> dict[int, Path]:
     """
     found = {}
     for path in sorted(folder.glob("[!.]*")) if folder else []:
-        match = re.fullmatch(r"iteration-(\d+)\.safetensors", path.name)
+        match = re.fullmatch(r"iteration-(\d+)", path.name)
         if match is None:
             raise UserError(f"{path}: no snapshot of a training; remove it")
         found[int(match[1])] = path

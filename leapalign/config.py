@@ -1,10 +1,10 @@
 """The settings files, and how they resolve to one `RunSettings`.
 
 A method's value comes from the last of these that names it: the method class' own default, the
-method's file, its preset, the scale's entry for the method, the run's entry in
-`paper/experiments.yaml`, the scale's entry for the run. The budget comes from the scale alone; any
-of those layers may change a key of it, but only under `deviation:` with a reason. A run may also
-name another reward, task or base model of the scale.
+method's file, its preset (which the run names, the scale or the file), the scale's entry for the
+method, the run's entry in `paper/experiments.yaml`, the scale's entry for the run. The budget comes
+from the scale alone; any of those layers may change a key of it, but only under `deviation:` with a
+reason. A run may also name another reward, task or base model of the scale.
 """
 
 from __future__ import annotations
@@ -259,18 +259,23 @@ def _layers(
     name: str, run: RunConfig, config: MethodConfig, scale: Scale, scale_name: str
 ) -> list[_Source]:
     """The layers above the class' defaults, weakest first."""
-    file = str(run.method)
+    file, at = str(run.method), str(scale_file(scale_name))
+    method = method_name(file)
+    of_scale = scale.methods.get(method)
     layers = [_Source(file, "", Layer(config.settings, config.deviation))]
-    preset = run.preset or config.preset
+    named = (
+        (run.preset, f"{EXPERIMENTS}: `runs.{name}.preset`"),
+        (of_scale.preset if of_scale else None, f"{at}: `methods.{method}.preset`"),
+        (config.preset, f"{file}: `preset`"),
+    )
+    preset, where = next((one for one in named if one[0] is not None), (None, ""))
     if preset is not None:
         if preset not in config.presets:
-            where = f"{EXPERIMENTS}: `runs.{name}.preset`" if run.preset else f"{file}: `preset`"
             hint = nearest(preset, config.presets)
             raise UserError(f"{where}: {file} has no preset `{preset}`{hint}")
         layers.append(_Source(file, f"presets.{preset}", config.presets[preset]))
-    at, key = str(scale_file(scale_name)), method_name(file)
-    if key in scale.methods:
-        layers.append(_Source(at, f"methods.{key}", scale.methods[key]))
+    if of_scale is not None:
+        layers.append(_Source(at, f"methods.{method}", of_scale))
     for key, choices, choice in (
         ("rewards", scale.rewards, run.reward),
         ("backbones", scale.backbones, run.backbone),

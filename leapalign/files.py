@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from leapalign.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; what is written there takes its place at the end.
 
+    It may be a file or a folder, and so may what it replaces.
+
     Raises:
         OSError: it cannot be written; the error names `path`, which is left as it was.
     """
@@ -30,8 +33,12 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            if path.is_dir():  # nothing takes the place of a folder with something in it
+                shutil.rmtree(path)
             temporary.replace(path)
         finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
             temporary.unlink(missing_ok=True)
 
 

@@ -25,6 +25,7 @@ PACKAGES = (
     "diffusers",
     "numpy",
     "open_clip_torch",
+    "peft",
     "pillow",
     "safetensors",
     "tokenizers",

@@ -84,17 +84,26 @@ def find(name: str) -> Entry:
     return registry[name]
 
 
+def registered(path: str | Path) -> tuple[str, Entry] | None:
+    """The name and entry of what belongs at `path`, a folder or a file of it, if it is here."""
+    for name, entry in load_registry().items():
+        folder = Path(entry.folder)
+        if folder == Path(path) or folder in Path(path).parents:
+            return name, entry
+    return None
+
+
 def how_to_get(path: str | Path) -> str | None:
     """The command that fetches what belongs at `path`, and its cost; None if it is not registered.
 
     It reads as the end of a sentence.
     """
-    for name, entry in load_registry().items():
-        folder = Path(entry.folder)
-        if folder == Path(path) or folder in Path(path).parents:
-            accept = f", once its licence is accepted at {entry.accept}" if entry.accept else ""
-            return (
-                f"get it with `snakemake --cores 1 fetch_weights --config fetch={name}` "
-                f"({entry.gigabytes:g} GB of disk){accept}"
-            )
-    return None
+    found = registered(path)
+    if found is None:
+        return None
+    name, entry = found
+    accept = f", once its licence is accepted at {entry.accept}" if entry.accept else ""
+    return (
+        f"get it with `snakemake --cores 1 fetch_weights --config fetch={name}` "
+        f"({entry.gigabytes:g} GB of disk){accept}"
+    )

@@ -3,7 +3,7 @@
 
 rule train:
     output:
-        weights=f"{suite.folder}/train/{{run}}/seed{{seed}}/transformer.safetensors",
+        weights=directory(f"{suite.folder}/train/{{run}}/seed{{seed}}/weights"),
         log=f"{suite.folder}/train/{{run}}/seed{{seed}}/log.jsonl",
         snapshots=directory(f"{suite.folder}/train/{{run}}/seed{{seed}}/snapshots"),
         provenance=f"{suite.folder}/train/{{run}}/seed{{seed}}/provenance.json",
@@ -20,12 +20,12 @@ rule train:
         checkpoints=lambda wildcards: suite.checkpoints(wildcards.run, wildcards.seed),
         data=lambda wildcards: suite.data("train", wildcards.run),
         watched=lambda wildcards: suite.snapshots(wildcards.run),
-        out=subpath(output.weights, parent=True),
+        out=subpath(output.log, parent=True),
     message:
         "train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m leapalign.train --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
-        " --out {params.out:q} {params.watched} > {log:q} 2>&1"
+        " --out {params.out:q} --run {wildcards.run:q} {params.watched} > {log:q} 2>&1"
 
 
 # Official weights and prompts, by their names in leapalign/registry.yaml; without a name it lists them:

@@ -39,6 +39,13 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class MethodLayer(Layer):
+    """What a scale changes of a method, and which of the method's presets it takes, if another."""
+
+    preset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """Seconds that one job of a kind takes at this scale, measured; for the expected time.
 
@@ -140,7 +147,7 @@ class Scale:
     tracking: Tracking
     compute: Compute = field(default_factory=Compute)
     detector: str | None = None
-    methods: Mapping[str, Layer] = field(default_factory=dict)
+    methods: Mapping[str, MethodLayer] = field(default_factory=dict)
     overrides: Mapping[str, Layer] = field(default_factory=dict)
     rewards: Mapping[str, RewardChoice] = field(default_factory=dict)
     tasks: Mapping[str, Task] = field(default_factory=dict)
@@ -151,8 +158,8 @@ class Scale:
 def pick_scale(name: str) -> tuple[str, str]:
     """The scale that `name` stands for, and why, as one line for the user.
 
-    `auto` is `flux` where CUDA devices and its weights are found, else `pocket`. A file's scale has
-    the file's name.
+    `auto` is `flux` where its weights and as many CUDA devices as it asks for are found,
+    `flux-lora` with fewer, else `pocket`. A file's scale has the file's name.
 
     Raises:
         UserError: there is no such scale, or a file has the name of a shipped one.
@@ -171,11 +178,14 @@ def pick_scale(name: str) -> tuple[str, str]:
             hint = nearest(name, ["auto", *names])
             raise UserError(f"{CONFIG}: `scale`: no scale `{name}`{hint}")
         return name, f"scale: {name}"
-    if not cuda_devices():
+    devices = len(cuda_devices())
+    if not devices:
         return "pocket", "scale: pocket (auto: no CUDA device here)"
-    if "flux" not in names or not os.path.isdir(load_scale("flux").backbone.path):
+    flux = load_scale("flux")
+    if not os.path.isdir(flux.backbone.path):
         return "pocket", "scale: pocket (auto: no FLUX.1-dev weights here)"
-    return "flux", "scale: flux (auto: CUDA devices and FLUX.1-dev weights found)"
+    found = "flux" if devices >= flux.compute.devices else "flux-lora"
+    return found, f"scale: {found} (auto: FLUX.1-dev weights and {devices} CUDA devices found)"
 
 
 def shipped_scales() -> list[str]:
@@ -194,6 +204,8 @@ def scale_file(name: str) -> Path:
 def load_scale(name: str) -> Scale:
     """The scale of this name; what its file leaves out is that of the scale which it `extends`.
 
+    A key of the file that is null is not the extended scale's either, but the default.
+
     Raises:
         UserError: the file is missing or wrong, or extends no shipped scale.
     """
@@ -204,7 +216,8 @@ def load_scale(name: str) -> Scale:
         if extended not in shipped_scales():
             hint = nearest(str(extended), shipped_scales())
             raise UserError(f"{path}: `extends`: no scale `{extended}`{hint}")
-        data = _merged(read_yaml(SCALES / f"{extended}.yaml"), data)
+        both = _merged(read_yaml(SCALES / f"{extended}.yaml"), data)
+        data = {key: value for key, value in both.items() if value is not None}
     return parse(Scale, data, str(path))
 
 

@@ -90,7 +90,7 @@ class Adapter:
     """
 
     rank: Positive
-    alpha: Rate
+    alpha: Positive
     targets: tuple[str, ...]
 
 

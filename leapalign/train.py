@@ -20,19 +20,21 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
 )
 
+from leapalign.adapters import adapted
 from leapalign.average import Average
 from leapalign.backbones.backbone import Backbone
+from leapalign.card import CARD, model_card
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.compute import fit, load_types
 from leapalign.data import Sampler, read_prompts
 from leapalign.errors import UserError, main_guard, raised_at
+from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
 from leapalign.method import Method, Progress, combined
@@ -45,7 +47,6 @@ from leapalign.settings import Optimizer, TrainSettings
 from leapalign.settings import Training as Budget
 from leapalign.sharding import shard, whole
 
-WEIGHTS = "transformer.safetensors"
 LOG = "log.jsonl"
 SNAPSHOTS = "snapshots"
 PATIENCE = 10
@@ -171,7 +172,7 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     types = load_types(settings.compute, budget.adapter)
     backbone = loader.load(settings.backbone.path, settings.resolution, where, **types)
     encode_prompts(backbone, drawn_prompts(method, sampler, budget), budget.guidance, processes)
-    transformer = backbone.transformer.requires_grad_(True).train()
+    transformer = adapted(backbone.transformer, budget.adapter, settings.seed).train()
     fit(backbone, settings.compute)
     sharding = shard(transformer, processes, settings.compute, where)
     average = Average(transformer, budget.ema)
@@ -239,7 +240,7 @@ def train(
 
     Args:
         settings: the resolved settings.
-        out: gets transformer.safetensors, log.jsonl and snapshots/.
+        out: gets weights/, log.jsonl and snapshots/.
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
@@ -275,11 +276,11 @@ def train(
                 if done == min(PATIENCE, budget.iterations):
                     refuse_idle(log, budget.reward.threshold)
             if every and done % every == 0 and done < budget.iterations:
-                write_weights(run, checkpoints / SNAPSHOTS / f"iteration-{done:06d}.safetensors")
+                write_weights(run, settings, checkpoints / SNAPSHOTS / f"iteration-{done:06d}")
             saved.settle(wait=False)
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
                 saved.save(done)
-    write_weights(run, out / WEIGHTS)
+    write_weights(run, settings, out / WEIGHTS)
     if processes.main:
         write_results(checkpoints, out)
     return run.tally
@@ -359,25 +360,22 @@ def averaged_weights(run: Training) -> dict[str, Tensor]:
     return {**buffers, **averages}
 
 
-def write_weights(run: Training, path: Path) -> None:
-    """Write the averaged weights, whole or not at all; all processes take part."""
+def write_weights(run: Training, settings: TrainSettings, folder: Path) -> None:
+    """Write the averaged weights as stock pipelines load them; all processes take part."""
     weights = averaged_weights(run)
     if weights:
-        with replacing(path) as draft:
-            save_file({name: value.contiguous() for name, value in weights.items()}, draft)
+        precision = getattr(torch, settings.compute.precision)
+        export(run.problem.backbone.pipeline, weights, folder, precision)
 
 
 def write_results(checkpoints: Path, out: Path) -> None:
     """Copy the log and the snapshots from among the checkpoints, each whole or not at all."""
     (out / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
-    kept = [Path(LOG), *(path.relative_to(checkpoints) for path in _snapshots(checkpoints))]
-    for name in kept:
-        with replacing(out / name) as draft:
-            shutil.copyfile(checkpoints / name, draft)
-
-
-def _snapshots(folder: Path) -> list[Path]:
-    return sorted((folder / SNAPSHOTS).glob("*.safetensors"))
+    with replacing(out / LOG) as draft:
+        shutil.copyfile(checkpoints / LOG, draft)
+    for snapshot in sorted((checkpoints / SNAPSHOTS).glob("iteration-*")):
+        with replacing(out / SNAPSHOTS / snapshot.name) as draft:
+            shutil.copytree(snapshot, draft)
 
 
 @contextlib.contextmanager
@@ -421,9 +419,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--snapshot-every", type=int, help="iterations; none without it")
+    parser.add_argument("--run", help="the run's name among the experiments, for the model card")
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
+    card = model_card(settings, arguments.run)
     out, checkpoints = arguments.out, arguments.checkpoints
     with joined() as (processes, device):
         if not processes.main:
@@ -440,6 +440,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 )
             except UserError as error:
                 raise UserError(f"{out}: {error}") from error
+            write_text(out / WEIGHTS / CARD, card)
             entries["seconds"] = round(tally.seconds, 2)
         # Its results are whole: to be forced to train again means from the beginning.
         shutil.rmtree(checkpoints)

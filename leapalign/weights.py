@@ -17,18 +17,21 @@ SUMS = "SHA256SUMS"
 """Beside or in a weights folder: lines of `sha256sum`, paths relative to the file."""
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+# Holds the alpha by which the weights beside it are scaled.
+_ADAPTER = "adapter_config.json"
 
 
 @functools.cache
 def fingerprint(path: str) -> dict[str, str]:
     """The SHA-256 of every weights file in a folder (or of the file itself), by relative path.
 
-    Digests of files over 64 MB are kept in the user's cache folder under size and mtime.
+    A peft adapter's configuration counts as one. Digests of files over 64 MB are kept in the user's
+    cache folder under size and mtime.
     """
     root = Path(path)
     if root.is_file():
         return {root.name: digest(root)}
-    files = sorted(file for file in root.rglob("*") if file.suffix in _SUFFIXES)
+    files = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES or f.name == _ADAPTER)
     return {str(file.relative_to(root)): digest(file) for file in files}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from paper.table import Interval
 
 MINUS = "\N{MINUS SIGN}"
@@ -41,7 +43,11 @@ def difference(interval: Interval, digits: int) -> str:
 
 
 def setting(value: object) -> str:
-    """A setting's value as a reader writes it: 1e-4 as 0.0001, lists with commas."""
+    """A setting's value as a reader writes it: 1e-4 as 0.0001, lists with commas, none as such."""
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {setting(entry)}" for key, entry in value.items())
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

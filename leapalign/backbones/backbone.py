@@ -60,7 +60,7 @@ class Backbone(Protocol):
     def transformer(self, module: nn.Module) -> None: ...
 
     def load_weights(self, path: str | Path) -> None:
-        """Replace the transformer's weights by fine-tuned ones in safetensors format.
+        """Replace the transformer's weights by fine-tuned ones, or add a trained adapter.
 
         Raises:
             UserError: the file is missing, damaged or of another model.

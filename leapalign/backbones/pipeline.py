@@ -197,12 +197,12 @@ class PipelineBackbone(ABC):
         self.pipeline.transformer = module
 
     def load_weights(self, path: str | Path) -> None:
-        """Replace the transformer's weights by fine-tuned ones: a safetensors file, or a folder.
+        """Replace the transformer's weights by fine-tuned ones, or add a trained adapter.
 
         Raises:
             UserError: the file is missing, damaged or of another model.
         """
-        load_finetuned(self.transformer, path)
+        load_finetuned(self.pipeline, path)
 
     def latents(self, generators: Sequence[torch.Generator]) -> Latents:
         """Standard normal packed latents, one per generator, drawn as the stock pipeline does."""

@@ -44,9 +44,7 @@ def snapshots(folder: Path, *names: str) -> Path:
 
 
 def test_every_snapshot_is_scored_on_every_prompt(settings: TrackSettings, tmp_path: Path) -> None:
-    watched = snapshots(
-        tmp_path / "s", "iteration-000002.safetensors", "iteration-000010.safetensors"
-    )
+    watched = snapshots(tmp_path / "s", "iteration-000002", "iteration-000010")
     folders = ["--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
     main(["--settings", settings.json(), "--snapshots", str(watched), *folders])
     progress = pd.read_csv(tmp_path / "out" / "progress.csv")

@@ -40,6 +40,26 @@ def test_a_file_that_does_not_fit_leaves_the_old_one_and_is_named(
     assert [one.name for one in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    for content in ("old", "new"):
+        with replacing(folder) as draft:
+            draft.mkdir()
+            (draft / content).touch()
+        assert [path.name for path in folder.iterdir()] == [content]
+
+    def interrupted() -> None:
+        with replacing(folder) as draft:
+            draft.mkdir()
+            (draft / "part").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert [path.name for path in folder.iterdir()] == ["new"]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
 def test_a_full_disks_error_names_what_was_appended_to() -> None:
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):

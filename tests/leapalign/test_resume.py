@@ -61,7 +61,7 @@ def outcome(folder: Path) -> tuple[dict[str, bytes], list[dict[str, object]]]:
         for key in WALL_CLOCK:
             del line[key]
     weights = sorted((folder / "out").rglob("*.safetensors"))
-    return {path.name: path.read_bytes() for path in weights}, lines
+    return {str(path.relative_to(folder / "out")): path.read_bytes() for path in weights}, lines
 
 
 @pytest.fixture
@@ -77,15 +77,17 @@ def test_a_killed_training_resumes_to_the_same_weights_and_log(
     victim = random.SystemRandom().choice(range(every, iterations // 2, every))
     first = start(settings, killed)
     kill_after(first, killed / "checkpoints", victim)
-    assert not (killed / "out" / "transformer.safetensors").exists()
+    assert not (killed / "out" / "weights").exists()
     messages = finish(start(settings, killed))
     assert f"of {iterations}" in messages
     assert "resumed at iteration" in messages
     finish(start(settings, unbroken))
     assert outcome(killed)[1] == outcome(unbroken)[1]
     assert outcome(killed)[0] == outcome(unbroken)[0]
-    watched = [f"iteration-{done:06d}.safetensors" for done in range(3, iterations, 3)]
-    assert list(outcome(killed)[0]) == [*watched, "transformer.safetensors"]
+    watched = [f"snapshots/iteration-{done:06d}" for done in range(3, iterations, 3)]
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    assert list(outcome(killed)[0]) == [f"{folder}/{file}" for folder in (*watched, "weights")]
+    assert "fine-tuned by LeapAlign" in (killed / "out/weights/README.md").read_text()
     # Finished, it leaves nothing that would cut a forced retraining short.
     assert not (killed / "checkpoints").exists()
     provenance = json.loads((killed / "out/provenance.json").read_text())

@@ -231,7 +231,7 @@ def test_training_counts_the_passes_of_guided_evaluations(
     tally = train(guided, tmp_path / "out", tmp_path / "checkpoints", "cpu")
     # Two images, each 4 forwards and 2 replays worth 3, all of them in two passes.
     assert tally.evaluations == 2 * 2 * (4 + 2 * 3)
-    trained = load_file(tmp_path / "out/transformer.safetensors")
+    trained = load_file(tmp_path / "out/weights/transformer/diffusion_pytorch_model.safetensors")
     base = StableDiffusion3.load(folder, 64).transformer.state_dict()
     assert trained.keys() == base.keys()
     assert any(not torch.equal(trained[name], base[name]) for name in base)

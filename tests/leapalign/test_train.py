@@ -31,6 +31,7 @@ from leapalign.train import (
 from tests.disks import no_room_for, read_only
 
 SHARD = "__0_0.distcp"
+TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 KEYS = {
     "iteration",
     "reward",
@@ -77,7 +78,7 @@ def test_training_logs_every_iteration_and_writes_the_averaged_weights(
         assert all(line[key] > 0.0 for line in lines)
     assert lines[0]["clip_fraction"] is lines[0]["skipped_groups"] is None
     base = prepare(short, "cpu").problem.backbone.transformer.state_dict()
-    trained = load_file(out / "transformer.safetensors")
+    trained = load_file(out / "weights" / TRANSFORMER)
     assert trained.keys() == base.keys()
     assert any(not torch.equal(trained[name], base[name]) for name in base)
     assert not list(out.glob(".*"))
@@ -176,7 +177,7 @@ def test_a_method_that_trains_nothing_is_refused_before_its_weights_are_written(
     short = with_training(of_method(settings, Idle), iterations=2)
     with pytest.raises(UserError, match=r"trains nothing: no gradient reached a weight in 2 iter"):
         train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu")
-    assert not (tmp_path / "out" / "transformer.safetensors").exists()
+    assert not (tmp_path / "out" / "weights").exists()
 
 
 def test_a_threshold_below_every_reward_trains_nothing_and_is_named(
@@ -207,13 +208,14 @@ def test_snapshots_are_the_averaged_weights_strictly_inside_training(
 ) -> None:
     short = with_training(settings, iterations=4)
     train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu", every)
-    found = sorted((tmp_path / "out" / "snapshots").iterdir())
-    assert [path.name for path in found] == (["iteration-000002.safetensors"] if every else [])
-    for path in found:
+    snapshots = sorted((tmp_path / "out" / "snapshots").iterdir())
+    assert [path.name for path in snapshots] == (["iteration-000002"] if every else [])
+    for path in snapshots:
         half = with_training(settings, iterations=2)
         train(half, tmp_path / "half", tmp_path / "other", "cpu")
-        expected = load_file(tmp_path / "half" / "transformer.safetensors")
-        assert all(torch.equal(value, expected[name]) for name, value in load_file(path).items())
+        expected = load_file(tmp_path / "half" / "weights" / TRANSFORMER)
+        found = load_file(path / TRANSFORMER)
+        assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 @pytest.mark.parametrize(
@@ -348,7 +350,7 @@ def test_results_that_cannot_be_written_cost_no_iteration(
 ) -> None:
     short, checkpoints = with_training(settings, iterations=3), tmp_path / "checkpoints"
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match=r"transformer\.safetensors"):
+    with pytest.raises(NotADirectoryError, match=r"out/weights"):
         train(short, tmp_path / "file" / "out", checkpoints, "cpu")
     train(short, tmp_path / "out", checkpoints, "cpu")
     assert "resumed at iteration 3 of 3" in capsys.readouterr().err

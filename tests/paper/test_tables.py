@@ -15,7 +15,7 @@ from leapalign.experiments import load_experiments
 from paper import markup, tables
 from paper.estimates import Estimates
 from paper.ledger import Ledger
-from paper.numbers import MINUS
+from paper.numbers import MINUS, setting
 from paper.orders import orders
 from paper.style import HPSV2
 from paper.table import Table
@@ -55,6 +55,12 @@ def test_means_and_paired_differences_are_those_of_the_ledger(
         assert found.difference.mean == expected
         assert found.difference.low == expected
         assert found.difference.high == expected
+
+
+def test_an_adapter_is_written_by_its_settings_and_none_as_such() -> None:
+    adapter = {"rank": 128, "alpha": 256, "targets": ["to_q", "to_k"]}
+    assert setting(adapter) == "rank 128, alpha 256, targets to_q, to_k"
+    assert setting(None) == "none"
 
 
 def test_the_papers_numbers_stand_beside_ours(estimates: Estimates) -> None:
