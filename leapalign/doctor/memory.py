@@ -1,0 +1,150 @@
+"""The memory that a training takes on each of its devices, as named parts.
+
+Some parts are there all the time, the others come and go: a training's peak is the fullest of its
+phases. FSDP2 shards what belongs to the weights over the devices; trained weights, their gradients
+and what the optimiser keeps of them are float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from leapalign.doctor.rehearsal import Work, rehearse
+from leapalign.doctor.shapes import model_of, passes_of, reward_of
+from leapalign.doctor.sketch import Passes
+from leapalign.settings import TrainSettings
+
+FLOAT32 = 4
+WIDTH = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Bytes on each device.
+
+    Args:
+        resident: what is there all the time, by name.
+        phases: what a phase of the training adds, by phase and name.
+    """
+
+    resident: Mapping[str, int]
+    phases: Mapping[str, Mapping[str, int]]
+
+    @property
+    def phase(self) -> str:
+        """The phase that takes most."""
+        return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))
+
+    @property
+    def parts(self) -> Mapping[str, int]:
+        """All parts by name, each at its largest; not all of them are there at once."""
+        largest = dict(self.resident)
+        for parts in self.phases.values():
+            for name, size in parts.items():
+                largest[name] = max(largest.get(name, 0), size)
+        return largest
+
+    @property
+    def peak(self) -> int:
+        """The most that is there at once."""
+        return sum(self.resident.values()) + sum(self.phases[self.phase].values())
+
+
+def forecast(settings: TrainSettings, work: Work | None = None) -> Forecast:
+    """The memory that a training will take.
+
+    Args:
+        settings: with a number for `micro_batch`.
+        work: what an iteration does, if that is known already.
+
+    Raises:
+        UserError: the model's sizes cannot be told.
+    """
+    work = work or rehearse(settings)
+    model, reward = model_of(settings), reward_of(settings)
+    weights = _Weights.of(settings, model.transformer)
+    width = WIDTH[settings.compute.precision]
+    resident = {
+        "weights": weights.resident,
+        "optimiser": weights.optimiser,
+        "average": weights.average,
+        "decoder weights": model.decoder.parameters * width,
+        "reward weights": _reward_weights(settings, reward),
+        "text encoders": model.encoders * width,
+    }
+    micro_batch = min(int(settings.training.micro_batch), max(1, round(work.scored)))
+    paths = round(work.paths * model.latents * FLOAT32)
+    prompts = micro_batch * model.prompt * width
+    rows = passes_of(settings)
+    around = {"gathered": weights.gathered, "paths": paths, "prompts": prompts}
+    phases = {
+        "rollout": {
+            **around,
+            "activations": model.transformer.forward(rows * micro_batch),
+        },
+        "reward": {
+            **around,
+            # From the second chunk on, there are gradients of the first.
+            "gradients": weights.gradients if work.graded and work.chunks > 1 else 0,
+            **_scoring(settings, model.decoder, reward, work, micro_batch),
+        },
+        "replay": {
+            **around,
+            "gradients": weights.gradients,
+            "activations": model.transformer.replay(rows * work.rows),
+        },
+    }
+    return Forecast(resident, phases)
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Bytes on each device that belong to the transformer's weights."""
+
+    resident: int
+    gathered: int
+    gradients: int
+    optimiser: int
+    average: int
+
+    @classmethod
+    def of(cls, settings: TrainSettings, transformer: Passes) -> _Weights:
+        devices, width = settings.compute.devices, WIDTH[settings.compute.precision]
+        frozen = transformer.parameters - transformer.trained
+        whole = frozen * width + transformer.trained * FLOAT32
+        masters = transformer.trained * FLOAT32
+        # A copy in the precision of the passes: gathered from the devices, or cast from masters.
+        copied = transformer.parameters if devices > 1 else transformer.trained
+        apart = devices > 1 or settings.compute.precision != "float32"
+        return cls(
+            resident=whole // devices,
+            gathered=copied * width if apart else 0,
+            gradients=masters // devices,
+            optimiser=2 * masters // devices,
+            average=masters // devices,
+        )
+
+
+def _scoring(
+    settings: TrainSettings, decoder: Passes, reward: Passes | None, work: Work, micro_batch: int
+) -> dict[str, int]:
+    """What decoding and rewarding take: the images that are decoded at once, and the others."""
+    images = min(settings.compute.image_batch or micro_batch, micro_batch)
+    if not work.graded:
+        return {"decoder": decoder.forward(images), "reward": reward.forward(images) if reward else 0}
+    if reward is None:
+        return {"decoder": decoder.replay(images), "reward": 0}
+    # The reward's backward comes first, while all is kept that the decoder's will need.
+    both = max(decoder.saved(images) + reward.replay(images), decoder.replay(images))
+    return {"decoder": min(both, decoder.replay(images)), "reward": max(0, both - decoder.replay(images))}
+
+
+def _reward_weights(settings: TrainSettings, reward: Passes | None) -> int:
+    """Of a reward that cannot be sketched, what its files take."""
+    if reward is not None:
+        return reward.parameters * FLOAT32
+    path = Path(settings.training.reward.path).expanduser()
+    files = [path] if path.is_file() else path.rglob("*.safetensors") if path.is_dir() else ()
+    return sum(file.stat().st_size for file in files)
