@@ -57,11 +57,10 @@ def model_of(settings: TrainSettings) -> Model:
     key = (parts, settings.resolution, compute.precision, compute.recompute, adapter)
 
     def find() -> Model:
-        decoder = _decoder(folder, settings)
         tokens, width = _prompt(folder)
         return Model(
             transformer=measure(_transformer(folder, settings)),
-            decoder=measure(decoder),
+            decoder=measure(_decoder(folder, settings)),
             encoders=sum(
                 _count(parts[part]) for part in parts if part.startswith("text_encoder")
             ),
@@ -166,13 +165,13 @@ def _sd3_layers(counts: Counts) -> Mapping[str, Any]:
 def _call_flux(network: Any, batch: int, side: int, tokens: int) -> Tensor:  # noqa: ANN401
     config = network.config
     velocity: Tensor = network(
-        hidden_states=torch.empty(batch, side**2, config.in_channels),
-        timestep=torch.empty(batch),
-        guidance=torch.empty(batch) if config.guidance_embeds else None,
-        pooled_projections=torch.empty(batch, config.pooled_projection_dim),
-        encoder_hidden_states=torch.empty(batch, tokens, config.joint_attention_dim),
-        txt_ids=torch.empty(tokens, 3),
-        img_ids=torch.empty(side**2, 3),
+        hidden_states=torch.rand(batch, side**2, config.in_channels),
+        timestep=torch.rand(batch),
+        guidance=torch.rand(batch) if config.guidance_embeds else None,
+        pooled_projections=torch.rand(batch, config.pooled_projection_dim),
+        encoder_hidden_states=torch.rand(batch, tokens, config.joint_attention_dim),
+        txt_ids=torch.rand(tokens, 3),
+        img_ids=torch.rand(side**2, 3),
         return_dict=False,
     )[0]
     return velocity
@@ -181,10 +180,10 @@ def _call_flux(network: Any, batch: int, side: int, tokens: int) -> Tensor:  # n
 def _call_sd3(network: Any, batch: int, side: int, tokens: int) -> Tensor:  # noqa: ANN401
     config = network.config
     velocity: Tensor = network(
-        hidden_states=torch.empty(batch, config.in_channels, side, side),
-        timestep=torch.empty(batch),
-        pooled_projections=torch.empty(batch, config.pooled_projection_dim),
-        encoder_hidden_states=torch.empty(batch, tokens, config.joint_attention_dim),
+        hidden_states=torch.rand(batch, config.in_channels, side, side),
+        timestep=torch.rand(batch),
+        pooled_projections=torch.rand(batch, config.pooled_projection_dim),
+        encoder_hidden_states=torch.rand(batch, tokens, config.joint_attention_dim),
         return_dict=False,
     )[0]
     return velocity
@@ -203,7 +202,7 @@ def _decoder(folder: Path, settings: TrainSettings) -> Sketch:
         return vae
 
     def call(vae: Any, batch: int) -> Tensor:  # noqa: ANN401
-        latents = torch.empty(batch, config["latent_channels"], side, side, requires_grad=True)
+        latents = torch.rand(batch, config["latent_channels"], side, side, requires_grad=True)
         return (vae.decode(latents, return_dict=False)[0] / 2.0 + 0.5).clamp(0.0, 1.0).float()
 
     return Sketch(build, call, {}, DTYPES[settings.compute.precision])
@@ -223,17 +222,27 @@ def _count(config: Mapping[str, Any]) -> int:
 
 def reward_of(settings: TrainSettings) -> Passes | None:
     """The sizes of a training's reward; None for one that cannot be told beforehand."""
-    reward = settings.training.reward
-    sketch = REWARDS.get(reward.name)
+    sketch = _reward(settings)
     if sketch is None:
         return None
+    reward = settings.training.reward
     folder = folders.configured(reward.path)
-    config = folder / "config.json", folder / "open_clip_config.json"
-    key = [file.read_text(encoding="utf-8") for file in config if file.is_file()]
-    return kept(
-        Passes, lambda: measure(sketch(folder, settings.resolution)), reward.name, key,
-        settings.resolution,
-    )  # fmt: skip
+    files = folder / "config.json", folder / "open_clip_config.json"
+    config = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+    return kept(Passes, lambda: measure(sketch), reward.name, config, settings.resolution)
+
+
+def sketches_of(settings: TrainSettings) -> tuple[Sketch, Sketch, Sketch | None]:
+    """Transformer, decoder and, where it can be told, reward."""
+    folder = folders.configured(settings.backbone.path)
+    return _transformer(folder, settings), _decoder(folder, settings), _reward(settings)
+
+
+def _reward(settings: TrainSettings) -> Sketch | None:
+    reward = settings.training.reward
+    if reward.name not in REWARDS:
+        return None
+    return REWARDS[reward.name](folders.configured(reward.path), settings.resolution)
 
 
 def _hpsv2(folder: Path, resolution: int) -> Sketch:
@@ -275,8 +284,8 @@ def _clip(
 
     def call(clip: nn.Module, batch: int) -> Tensor:
         reward = wrap(clip)
-        reward._texts["a"] = torch.empty(width)
-        images = torch.empty(batch, 3, resolution, resolution, requires_grad=True)
+        reward._texts["a"] = torch.rand(width)
+        images = torch.rand(batch, 3, resolution, resolution, requires_grad=True)
         scores: Tensor = reward.rate(reward.transform(images), ["a"] * batch)
         return scores
 

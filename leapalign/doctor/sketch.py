@@ -98,7 +98,7 @@ class _Seen:
 
     @classmethod
     def of(cls, sketch: Sketch, counts: Counts) -> _Seen:
-        with _fake(sketch.dtype):
+        with built(sketch.dtype), FakeTensorMode():
             network = sketch.build(counts)
             parameters = list(network.parameters())
             one, two = (_peaks(network, sketch.call, batch) for batch in (1, 2))
@@ -152,12 +152,11 @@ def _peaks(
 
 
 @contextlib.contextmanager
-def _fake(dtype: torch.dtype) -> Iterator[None]:
-    """Tensors without contents, floating-point ones of this type unless told otherwise."""
+def built(dtype: torch.dtype) -> Iterator[None]:
+    """Floating-point tensors are of this type unless told otherwise."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with FakeTensorMode():
-            yield
+        yield
     finally:
         torch.set_default_dtype(before)
