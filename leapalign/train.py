@@ -27,6 +27,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.data import Sampler, read_prompts
 from leapalign.devices import leased_device
+from leapalign.doctor.admission import admitted, predicted
 from leapalign.errors import UserError, main_guard, raised_at
 from leapalign.files import append_text, replacing, write_text
 from leapalign.method import Method, Progress
@@ -132,6 +133,7 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def prepare(settings: TrainSettings, device: str) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
+    settings = admitted(settings, device)
     budget = settings.training
     method: Method = settings.method.build()
     method.check(budget.steps, budget.batch)
@@ -320,6 +322,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         leased_device() as device,
         record(arguments.out / "provenance.json", settings, weights, device) as entries,
     ):
+        entries["predicted"] = predicted(settings, device)
         try:
             tally = train(
                 settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every

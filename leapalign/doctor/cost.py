@@ -167,7 +167,9 @@ def _measure(settings: TrainSettings, model: Model, reward: Passes | None, devic
         rows = passes_of(settings) * batch
         velocity = _time(transformer, rows, model.transformer, device)
         decoded = _time(decoder, images, model.decoder, device)
-        rewarded = _time(rater, images, reward, device) if rater and reward else _Times(0.0, 0.0, 0.0)
+        rewarded = (
+            _time(rater, images, reward, device) if rater and reward else _Times(0.0, 0.0, 0.0)
+        )
     return Rates(
         forward=velocity.forward / batch,
         replay=velocity.replay / batch,

@@ -78,3 +78,8 @@ def token_side(folder: Path) -> int:
     # FLUX's transformer reads latents that are packed two by two already.
     flux = pipeline_of(folder) == "FluxPipeline"
     return latent_scale(folder) * (2 if flux else int(config["patch_size"]))
+
+
+def gigabytes(path: Path) -> float:
+    """What the registry says of the size of the weights that belong at a path; 0 if nothing."""
+    return sum(entry.gigabytes for entry in load_registry().values() if Path(entry.folder) == path)

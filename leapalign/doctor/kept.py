@@ -1,4 +1,4 @@
-"""What took seconds to find out, kept in the user's cache folder under a digest of what it is of."""
+"""What takes seconds to find out, kept in the user's cache folder under what it depends on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +30,7 @@ def kept(cls: type[T], find: Callable[[], T], *key: object) -> T:
     The code of this package and the versions of the libraries are part of the key. What cannot be
     written is found anew each time.
     """
-    text = json.dumps([_code(), package_versions(), cls.__name__, *map(str, key)])
+    text = json.dumps([_code(), cls.__name__, *map(str, key)])
     path = folder() / "doctor" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     with contextlib.suppress(OSError, ValueError):
         return parse(cls, json.loads(path.read_text(encoding="utf-8")), str(path))
@@ -39,6 +40,8 @@ def kept(cls: type[T], find: Callable[[], T], *key: object) -> T:
     return found
 
 
+@cache
 def _code() -> str:
     files = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    code = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return json.dumps([code, package_versions()])

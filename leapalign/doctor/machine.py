@@ -37,13 +37,15 @@ class Machine:
     """What trainings run on.
 
     Args:
-        devices: its CUDA devices; without any the CPU does the work, in all of the RAM.
+        devices: its devices.
         here: whether it is this machine.
+        cuda: whether the devices are CUDA devices; else it is the CPU, in all of the RAM.
         ram: bytes; 0 where that is not known.
     """
 
     devices: tuple[Device, ...]
     here: bool = True
+    cuda: bool = True
     ram: int = 0
 
     @property
@@ -66,7 +68,7 @@ def this_machine() -> Machine:
     if wanted and not found:  # torch alone can tell, and a job will ask it
         found = [Device("CUDA device of unknown memory", 0)] * len(wanted)
     cpu = Device(f"CPU ({platform.machine()}, {os.cpu_count()} cores)", round(USABLE * ram))
-    return Machine(tuple(found) or (cpu,), ram=ram)
+    return Machine(tuple(found) or (cpu,), cuda=bool(found), ram=ram)
 
 
 def named_machine(text: str) -> Machine:

@@ -11,13 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from leapalign.doctor import folders
+from leapalign.doctor.machine import GIGABYTE
 from leapalign.doctor.rehearsal import Work, rehearse
 from leapalign.doctor.shapes import model_of, passes_of, reward_of
 from leapalign.doctor.sketch import Passes
 from leapalign.settings import TrainSettings
+from leapalign.weights import SUFFIXES
 
 FLOAT32 = 4
 WIDTH = {"float32": 4, "bfloat16": 2}
+
+ACTIVATIONS = 0.3
+"""Share of a device's memory that a sharded training leaves to activations, decoder and reward."""
+
+BLOCKS = 3
+"""Blocks that are gathered at once: one computes, the next is on its way, and what is in none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +61,30 @@ class Forecast:
         return sum(self.resident.values()) + sum(self.phases[self.phase].values())
 
 
-def forecast(settings: TrainSettings, work: Work | None = None) -> Forecast:
+def forecast(
+    settings: TrainSettings, work: Work | None = None, memory: int | None = None
+) -> Forecast:
     """The memory that a training will take.
 
     Args:
         settings: with a number for `micro_batch`.
         work: what an iteration does, if that is known already.
+        memory: bytes on each device. Where there are more than it needs, a sharded training keeps
+            gathered weights and whole gradients; by default it has no more.
 
     Raises:
         UserError: the model's sizes cannot be told.
     """
     work = work or rehearse(settings)
     model, reward = model_of(settings), reward_of(settings)
-    weights = _Weights.of(settings, model.transformer)
+    weights = _Weights.of(settings, model.transformer, memory or 0)
     width = WIDTH[settings.compute.precision]
     resident = {
         "weights": weights.resident,
         "optimiser": weights.optimiser,
         "average": weights.average,
-        "decoder weights": model.decoder.parameters * width,
+        "decoder weights": model.decoder.parameters * FLOAT32,
         "reward weights": _reward_weights(settings, reward),
-        "text encoders": model.encoders * width,
     }
     micro_batch = min(int(settings.training.micro_batch), max(1, round(work.scored)))
     paths = round(work.paths * model.latents * FLOAT32)
@@ -80,6 +92,7 @@ def forecast(settings: TrainSettings, work: Work | None = None) -> Forecast:
     rows = passes_of(settings)
     around = {"gathered": weights.gathered, "paths": paths, "prompts": prompts}
     phases = {
+        "encoding": {"text encoders": model.encoders * width},
         "rollout": {
             **around,
             "activations": model.transformer.forward(rows * micro_batch),
@@ -110,18 +123,23 @@ class _Weights:
     average: int
 
     @classmethod
-    def of(cls, settings: TrainSettings, transformer: Passes) -> _Weights:
+    def of(cls, settings: TrainSettings, transformer: Passes, memory: int) -> _Weights:
         devices, width = settings.compute.devices, WIDTH[settings.compute.precision]
-        frozen = transformer.parameters - transformer.trained
-        whole = frozen * width + transformer.trained * FLOAT32
         masters = transformer.trained * FLOAT32
-        # A copy in the precision of the passes: gathered from the devices, or cast from masters.
-        copied = transformer.parameters if devices > 1 else transformer.trained
-        apart = devices > 1 or settings.compute.precision != "float32"
+        frozen = (transformer.parameters - transformer.trained) * width
+        shards = (masters + frozen) // devices
+        if devices == 1 and width == FLOAT32:
+            return cls(shards, 0, masters, 2 * masters, masters)
+        whole = transformer.parameters * width
+        # As `leapalign.sharding` decides it: the room beside shards, their gradients, the two
+        # moments and the average, and a share that is left to activations.
+        room = (1.0 - ACTIVATIONS) * memory - shards - 4 * masters // devices if devices > 1 else 0
+        gathers = room > whole
+        defers = room - gathers * whole > masters
         return cls(
-            resident=whole // devices,
-            gathered=copied * width if apart else 0,
-            gradients=masters // devices,
+            resident=shards,
+            gathered=whole if gathers else min(whole, BLOCKS * transformer.block * width),
+            gradients=masters // devices + (masters if defers else 0),
             optimiser=2 * masters // devices,
             average=masters // devices,
         )
@@ -130,15 +148,17 @@ class _Weights:
 def _scoring(
     settings: TrainSettings, decoder: Passes, reward: Passes | None, work: Work, micro_batch: int
 ) -> dict[str, int]:
-    """What decoding and rewarding take: the images that are decoded at once, and the others."""
+    """What decoding and rewarding take, of as many images as are decoded at once."""
     images = min(settings.compute.image_batch or micro_batch, micro_batch)
     if not work.graded:
-        return {"decoder": decoder.forward(images), "reward": reward.forward(images) if reward else 0}
-    if reward is None:
-        return {"decoder": decoder.replay(images), "reward": 0}
+        # The reward comes when the decoder is done.
+        decoded = decoder.forward(images)
+        rated = reward.forward(images) if reward else 0
+        return {"decoder": decoded, "reward": max(0, rated - decoded)}
     # The reward's backward comes first, while all is kept that the decoder's will need.
-    both = max(decoder.saved(images) + reward.replay(images), decoder.replay(images))
-    return {"decoder": min(both, decoder.replay(images)), "reward": max(0, both - decoder.replay(images))}
+    decoded = decoder.replay(images)
+    rated = decoder.saved(images) + (reward.replay(images) if reward else 0)
+    return {"decoder": decoded, "reward": max(0, rated - decoded)}
 
 
 def _reward_weights(settings: TrainSettings, reward: Passes | None) -> int:
@@ -146,5 +166,7 @@ def _reward_weights(settings: TrainSettings, reward: Passes | None) -> int:
     if reward is not None:
         return reward.parameters * FLOAT32
     path = Path(settings.training.reward.path).expanduser()
-    files = [path] if path.is_file() else path.rglob("*.safetensors") if path.is_dir() else ()
-    return sum(file.stat().st_size for file in files)
+    if not path.exists():
+        return round(folders.gigabytes(path) * GIGABYTE)
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files if file.suffix in SUFFIXES)

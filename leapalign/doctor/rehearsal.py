@@ -6,8 +6,9 @@ its Problem is the same at any size. So a method of the user's own is foretold a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import numpy as np
@@ -79,6 +80,39 @@ def rehearse(settings: TrainSettings, iterations: int = DRAWN) -> Work:
 _MEANS = ("forwards", "replays", "images", "scored", "updates")
 
 
+def share_of(settings: TrainSettings) -> int:
+    """Images of one process between two updates: no micro-batch is larger."""
+    updates = settings.method.settings.get("updates_per_iteration", 1)
+    return max(1, settings.training.batch // settings.compute.devices // updates)
+
+
+def at_any_size(settings: TrainSettings) -> Callable[[int], Work]:
+    """What an iteration takes in micro-batches of any size, from rehearsals at two sizes.
+
+    The first and the last iteration are rehearsed: the others hold no more at once.
+    """
+    share = share_of(settings)
+    half = max(1, share // 2)
+    whole, parts = (rehearse(in_parts(settings, size), iterations=2) for size in (share, half))
+    slope = (whole.paths - parts.paths) / max(share - half, 1)
+
+    def at(size: int) -> Work:
+        return replace(
+            whole,
+            rows=min(whole.rows, size),
+            calls=whole.calls * math.ceil(share / size),
+            chunks=whole.chunks * math.ceil(share / size),
+            paths=whole.paths - slope * (share - size),
+        )
+
+    return at
+
+
+def in_parts(settings: TrainSettings, size: int) -> TrainSettings:
+    """The training in micro-batches of another size."""
+    return replace(settings, training=replace(settings.training, micro_batch=size))
+
+
 def _iterate(method: Method, settings: TrainSettings, iteration: int) -> Work:
     problem = _Rehearsal(settings)
     updates: list[Progress] = []
@@ -126,7 +160,7 @@ class _Field:
     def __call__(self, x: Latents, time: Tensor) -> Latents:  # noqa: ARG002 - neither does time
         return self.network(x)
 
-    def __getitem__(self, rows: Tensor | slice) -> _Field:  # noqa: ARG002
+    def __getitem__(self, rows: Tensor | slice) -> _Field:
         return self
 
 
@@ -178,11 +212,14 @@ class _Rehearsal:
         return x.mean(dim=(1, 2))
 
     def micro_batches(self, count: int) -> Iterator[slice]:
-        size = self.settings.training.micro_batch
+        size = int(self.settings.training.micro_batch)
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
     def gather(self, values: Tensor) -> Tensor:
-        return values
+        return torch.cat([values] * self.settings.compute.devices)
+
+    def keep_pace(self, passes: int, idle: Callable[[], object]) -> None:
+        """All processes are like this one."""
 
     def sync_gradients(self) -> None:
         """There are no others to tell."""

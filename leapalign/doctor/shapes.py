@@ -15,7 +15,6 @@ from leapalign.doctor import folders
 from leapalign.doctor.kept import kept
 from leapalign.doctor.sketch import Counts, Passes, Sketch, measure
 from leapalign.errors import UserError
-from leapalign.parsing import dump
 from leapalign.settings import Adapter, TrainSettings
 
 FLUX, SD3 = LOADERS
@@ -62,7 +61,9 @@ def model_of(settings: TrainSettings) -> Model:
             transformer=measure(_transformer(folder, settings)),
             decoder=measure(_decoder(folder, settings)),
             encoders=sum(
-                _count(parts[part]) for part in parts if part.startswith("text_encoder")
+                _count(config)
+                for part, config in parts.items()
+                if config and part.startswith("text_encoder")
             ),
             latents=(settings.resolution // folders.latent_scale(folder)) ** 2
             * int(parts["vae"]["latent_channels"]),
@@ -80,11 +81,9 @@ def passes_of(settings: TrainSettings) -> int:
 
 
 def _configuration(folder: Path, part: str) -> Mapping[str, Any]:
-    """A part's configuration, or its tokenizer's; empty for a scheduler."""
-    if part.startswith("tokenizer"):
-        file = folder / part / "tokenizer_config.json"
-        return folders.read(folder, part, file.name) if file.exists() else {}
-    return {} if part == "scheduler" else folders.read(folder, part)
+    """A part's configuration; empty for one that has none, or none that matters."""
+    file = "tokenizer_config.json" if part.startswith("tokenizer") else "config.json"
+    return folders.read(folder, part, file) if (folder / part / file).is_file() else {}
 
 
 def _prompt(folder: Path) -> tuple[int, int]:
@@ -205,7 +204,7 @@ def _decoder(folder: Path, settings: TrainSettings) -> Sketch:
         latents = torch.rand(batch, config["latent_channels"], side, side, requires_grad=True)
         return (vae.decode(latents, return_dict=False)[0] / 2.0 + 0.5).clamp(0.0, 1.0).float()
 
-    return Sketch(build, call, {}, DTYPES[settings.compute.precision])
+    return Sketch(build, call, {}, torch.float32)
 
 
 def _count(config: Mapping[str, Any]) -> int:

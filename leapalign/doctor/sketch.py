@@ -98,8 +98,10 @@ class _Seen:
 
     @classmethod
     def of(cls, sketch: Sketch, counts: Counts) -> _Seen:
-        with built(sketch.dtype), FakeTensorMode():
+        with built(sketch.dtype), torch.device("meta"):
             network = sketch.build(counts)
+        with built(sketch.dtype), FakeTensorMode():
+            _pretend(network)
             parameters = list(network.parameters())
             one, two = (_peaks(network, sketch.call, batch) for batch in (1, 2))
             with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -132,6 +134,18 @@ class _Seen:
             for one, two in zip(peaks[::2], peaks[1::2], strict=True)
         ]
         return Passes(int(parameters), int(trained), self.block, *lines, flops)
+
+
+def _pretend(network: nn.Module) -> None:
+    """Give a network of the meta device, where nothing can be computed, tensors that seem real."""
+    for module in network.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                like = torch.empty(weight.shape, dtype=weight.dtype)
+                module._parameters[name] = nn.Parameter(like, weight.requires_grad)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = torch.empty(buffer.shape, dtype=buffer.dtype)
 
 
 def _peaks(
