@@ -39,7 +39,6 @@ def fitted(settings: TrainSettings, memory: int) -> tuple[TrainSettings, Forecas
     Raises:
         UserError: it cannot fit; the message says what would.
     """
-
     work = at_any_size(settings)
 
     def take(part: TrainSettings) -> Forecast:
@@ -75,9 +74,7 @@ def smallest(settings: TrainSettings) -> TrainSettings:
     return _with_compute(in_parts(settings, 1), image_batch=images)
 
 
-def _refusal(
-    settings: TrainSettings, found: Forecast, memory: int, ways: Sequence[str]
-) -> str:
+def _refusal(settings: TrainSettings, found: Forecast, memory: int, ways: Sequence[str]) -> str:
     """One line: what is needed, what is there, what would do."""
     largest = sorted(found.parts.items(), key=lambda part: -part[1])[:2]
     devices = settings.compute.devices

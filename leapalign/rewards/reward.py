@@ -30,7 +30,7 @@ class Reward(ABC):
         range: The least and the greatest score that is not a sign of damage.
         unit: The score that counts as 1 in a training loss and its threshold λ.
         batch: Image files that go through the model at once.
-        differentiable: Whether scores have a gradient in the images; direct-gradient methods need it.
+        differentiable: Whether scores have a gradient in the images, as direct gradients need.
         device: Where the model is.
     """
 
