@@ -100,5 +100,5 @@ LAYOUT = 1e-12
 SAVED = 0.01
 """What autograd saves for one more step of a trajectory against the step before, relative."""
 
-# Memory that a training is expected to take, beside what it takes.
-FORECAST = 0.15
+FORECAST = 0.05
+"""The memory that a training is expected to take against what it takes, relative."""

@@ -21,12 +21,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from leapalign.doctor.kept import kept
 from leapalign.doctor.rehearsal import Work, rehearse
 from leapalign.doctor.shapes import Model, model_of, passes_of, reward_of, sketches_of
-from leapalign.doctor.sketch import FEW, Passes, Sketch, built
+from leapalign.doctor.sketch import Passes, Sketch, built
 from leapalign.plan import REPLAY_COST
 from leapalign.settings import TrainSettings
 
 TIMED = 0.3
 """Seconds that each constant is measured for, at least once."""
+
+BLOCKS = 2
+"""Blocks of each kind that are timed."""
 
 SHARE = 0.4
 """Of a data sheet's rate, what eager PyTorch reaches on large matrices."""
@@ -191,7 +194,7 @@ class _Times:
 
 def _time(sketch: Sketch, batch: int, whole: Passes, device: str) -> _Times:
     """A few blocks' times, as many times over as the whole has operations or weights."""
-    few = {kind: min(count, FEW) for kind, count in sketch.counts.items()}
+    few = {kind: min(count, BLOCKS) for kind, count in sketch.counts.items()}
     with built(sketch.dtype):
         network = sketch.build(few)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from leapalign.backbones.pipeline import LOADERS
 from leapalign.doctor import folders
@@ -247,14 +248,14 @@ def _reward(settings: TrainSettings) -> Sketch | None:
 def _hpsv2(folder: Path, resolution: int) -> Sketch:
     import open_clip
 
-    from leapalign.rewards.hpsv2 import CONFIG, OFFICIAL_MODEL, HPSv2
+    from leapalign.rewards.hpsv2 import CONFIG, OFFICIAL_MODEL, prepare
 
     name = f"local-dir:{folder}" if (folder / CONFIG).is_file() else OFFICIAL_MODEL
     config = open_clip.get_model_config(name)
+    size = config["vision_cfg"]["image_size"]
     return _clip(
         lambda: open_clip.CLIP(**config),
-        lambda clip: HPSv2(clip, None, clip.visual.image_size[0]),
-        config["embed_dim"],
+        lambda clip, images: clip.encode_image(prepare(images, size), normalize=True),
         resolution,
     )
 
@@ -262,31 +263,27 @@ def _hpsv2(folder: Path, resolution: int) -> Sketch:
 def _pickscore(folder: Path, resolution: int) -> Sketch:
     from transformers import CLIPConfig, CLIPModel
 
-    from leapalign.rewards.pickscore import PickScore
+    from leapalign.rewards.pickscore import prepare
 
     config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+    size = config.vision_config.image_size
     return _clip(
         lambda: CLIPModel(config),
-        lambda clip: PickScore(clip, None, None),
-        config.projection_dim,
+        lambda clip, images: normalize(
+            clip.get_image_features(prepare(images, size)).pooler_output, dim=-1
+        ),
         resolution,
     )
 
 
 def _clip(
-    build: Callable[[], nn.Module],
-    wrap: Callable[[Any], Any],
-    width: int,
-    resolution: int,
+    build: Callable[[], nn.Module], see: Callable[[Any, Tensor], Tensor], resolution: int
 ) -> Sketch:
     """A reward that is CLIP's cosine; the text's side is computed once and without gradient."""
 
     def call(clip: nn.Module, batch: int) -> Tensor:
-        reward = wrap(clip)
-        reward._texts["a"] = torch.rand(width)
-        images = torch.rand(batch, 3, resolution, resolution, requires_grad=True)
-        scores: Tensor = reward.rate(reward.transform(images), ["a"] * batch)
-        return scores
+        features = see(clip, torch.rand(batch, 3, resolution, resolution, requires_grad=True))
+        return (features * torch.rand(features.shape)).sum(-1)
 
     return Sketch(lambda _: build().requires_grad_(False), call, {}, torch.float32)
 

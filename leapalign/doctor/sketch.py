@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leapalign.doctor.meter import Meter
 
-FEW = 2
+FEW = 1
 """Blocks of each kind that a sketch has."""
 
 Counts = Mapping[str, int]
