@@ -133,10 +133,10 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def prepare(settings: TrainSettings, device: str) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
+    method: Method = settings.method.build()
+    method.check(settings.training.steps, settings.training.batch)
     settings = admitted(settings, device)
     budget = settings.training
-    method: Method = settings.method.build()
-    method.check(budget.steps, budget.batch)
     # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
     mixed = Path(budget.prompts).suffix == ".jsonl"
     sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)

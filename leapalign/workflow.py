@@ -299,7 +299,8 @@ class Suite:
         trainings = [self.settings(run, self.seeds[0]) for run in runs]
         for training in trainings:
             try:
-                checks.refuse(training.train)
+                if training.train is not None:
+                    checks.refuse(training.train)
             except UserError as error:
                 raise UserError(f"run `{training.run}` at scale {self.scale}: {error}") from None
         found = checks.disk(Path(self.folder), checks.written(trainings))

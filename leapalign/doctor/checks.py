@@ -52,9 +52,9 @@ def refuse(settings: TrainSettings) -> None:
         UserError: naming key, file and fix.
     """
     _refuse_shares(settings)
-    folder = folders.configured(settings.backbone.path)
-    if not (folder / "model_index.json").is_file():
-        return  # not a pipeline's: its own loader will say what it wants
+    folder = folders.found(settings.backbone.path)
+    if folder is None or not (folder / "model_index.json").is_file():
+        return  # of the hub, or no pipeline's: its own loader will say what it wants
     refuse_partial(folder)
     _refuse_resolution(settings, folder)
     _refuse_guidance(settings, folder)

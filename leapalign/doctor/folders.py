@@ -16,14 +16,11 @@ MODELS = Path(__file__).parent / "models"
 
 
 @cache
-def configured(path: str) -> Path:
+def found(path: str) -> Path | None:
     """The folder that has a model's configuration: its own, or where it is absent the shipped one.
 
     Args:
         path: a folder, or where the registry puts one, or a hub id that it knows.
-
-    Raises:
-        UserError: there is neither.
     """
     folder = Path(path).expanduser()
     if folder.exists():
@@ -31,7 +28,15 @@ def configured(path: str) -> Path:
     for name, entry in load_registry().items():
         if Path(entry.folder) == folder or any(hub.repo == path for hub in entry.hub):
             return MODELS / name
-    raise UserError(f"{path}: no such folder, so what it needs cannot be told; correct the path")
+    return None
+
+
+def configured(path: str) -> Path:
+    """The same; a `UserError` says that there is none."""
+    folder = found(path)
+    if folder is None:
+        raise UserError(f"{path}: not a folder here, so what it needs cannot be told beforehand")
+    return folder
 
 
 def read(folder: Path, part: str, file: str = "config.json") -> Mapping[str, Any]:

@@ -106,7 +106,7 @@ def forecast(
         "replay": {
             **around,
             "gradients": weights.gradients,
-            "activations": model.transformer.replay(rows * work.rows),
+            "activations": _activations(settings, model.transformer, work, rows * work.rows),
         },
     }
     return Forecast(resident, phases)
@@ -143,6 +143,16 @@ class _Weights:
             optimiser=2 * masters // devices,
             average=masters // devices,
         )
+
+
+def _activations(settings: TrainSettings, transformer: Passes, work: Work, samples: int) -> int:
+    """What a pass with gradient takes beside the gradients of the weights.
+
+    An update's only pass makes them while its activations go.
+    """
+    if work.calls > 1 or settings.compute.devices > 1:
+        return transformer.replay(samples)
+    return max(0, transformer.first(samples) - transformer.trained * FLOAT32)
 
 
 def _scoring(

@@ -9,10 +9,10 @@ from rich.table import Table
 
 from leapalign.doctor.checks import refuse
 from leapalign.doctor.cost import Estimate, Rates, estimate, from_sheet, measured
-from leapalign.doctor.fit import AUTO, fitted
+from leapalign.doctor.fit import fitted
 from leapalign.doctor.machine import GIGABYTE, Machine
 from leapalign.doctor.memory import Forecast
-from leapalign.doctor.rehearsal import rehearse
+from leapalign.doctor.rehearsal import in_parts, rehearse
 from leapalign.errors import UserError
 from leapalign.settings import RunSettings, TrainSettings
 
@@ -65,11 +65,8 @@ def _on(settings: TrainSettings, machine: Machine) -> TrainSettings:
     if machine.here:
         return settings
     devices = min(settings.compute.devices, len(machine.devices))
-    return replace(
-        settings,
-        compute=replace(settings.compute, devices=devices),
-        training=replace(settings.training, micro_batch=AUTO),
-    )
+    compute = replace(settings.compute, devices=devices)
+    return in_parts(replace(settings, compute=compute), "auto")
 
 
 def _each(machine: Machine, settings: TrainSettings) -> int:

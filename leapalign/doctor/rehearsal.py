@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Literal
 
 import numpy as np
 import torch
@@ -68,16 +69,17 @@ def rehearse(settings: TrainSettings, iterations: int = DRAWN) -> Work:
     numbers = sorted({round(n) for n in np.linspace(0, last, min(iterations, last + 1))})
     seen = [_iterate(method, settings, number) for number in numbers]
     return Work(
-        *(fmean(getattr(work, name) for work in seen) for name in _MEANS),
+        forwards=fmean(work.forwards for work in seen),
+        replays=fmean(work.replays for work in seen),
+        images=fmean(work.images for work in seen),
+        scored=fmean(work.scored for work in seen),
+        updates=fmean(work.updates for work in seen),
         graded=any(work.graded for work in seen),
         rows=max(work.rows for work in seen),
         calls=max(work.calls for work in seen),
         chunks=max(work.chunks for work in seen),
         paths=max(work.paths for work in seen),
     )
-
-
-_MEANS = ("forwards", "replays", "images", "scored", "updates")
 
 
 def share_of(settings: TrainSettings) -> int:
@@ -108,7 +110,7 @@ def at_any_size(settings: TrainSettings) -> Callable[[int], Work]:
     return at
 
 
-def in_parts(settings: TrainSettings, size: int) -> TrainSettings:
+def in_parts(settings: TrainSettings, size: int | Literal["auto"]) -> TrainSettings:
     """The training in micro-batches of another size."""
     return replace(settings, training=replace(settings.training, micro_batch=size))
 

@@ -137,7 +137,7 @@ def _train(network: nn.Module, adapter: Adapter | None) -> None:
 
     network.requires_grad_(False)
     lora = LoraConfig(
-        r=adapter.rank, lora_alpha=adapter.alpha, target_modules=list(adapter.targets)
+        r=adapter.rank, lora_alpha=round(adapter.alpha), target_modules=list(adapter.targets)
     )
     inject_adapter_in_model(lora, network)
 

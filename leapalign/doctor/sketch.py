@@ -47,7 +47,9 @@ class Passes:
         block: the largest block's.
         forward: bytes of a forward pass without gradient, at its peak.
         saved: bytes that a forward pass keeps for the backward.
-        replay: bytes of a forward pass and its backward, at the peak.
+        first: bytes of a forward pass and its backward at the peak, the gradients that it makes
+            included.
+        replay: the same where there are gradients to add to.
         flops: of one sample's forward pass.
     """
 
@@ -56,6 +58,7 @@ class Passes:
     block: int
     forward: Line
     saved: Line
+    first: Line
     replay: Line
     flops: float
 
@@ -103,9 +106,7 @@ class _Seen:
         with built(sketch.dtype), FakeTensorMode():
             _pretend(network)
             parameters = list(network.parameters())
-            one, two = (_peaks(network, sketch.call, batch) for batch in (1, 2))
-            with FlopCounterMode(display=False) as counter, torch.no_grad():
-                sketch.call(network, 1)
+            (one, flops), (two, _) = (_peaks(network, sketch.call, batch) for batch in (1, 2))
             blocks = [
                 sum(weight.numel() for weight in block.parameters())
                 for group in network.children()
@@ -116,7 +117,7 @@ class _Seen:
             sum(weight.numel() for weight in parameters),
             sum(weight.numel() for weight in parameters if weight.requires_grad),
             *(number for pair in zip(one, two, strict=True) for number in pair),
-            counter.get_total_flops(),
+            flops,
         )
         return cls(numbers, max(blocks, default=0))
 
@@ -129,11 +130,12 @@ class _Seen:
 
     def passes(self) -> Passes:
         parameters, trained, *peaks, flops = self.numbers
-        lines = [
+        forward, saved, first, replay = (
             Line(fixed=2 * one - two, each=two - one)
             for one, two in zip(peaks[::2], peaks[1::2], strict=True)
-        ]
-        return Passes(int(parameters), int(trained), self.block, *lines, flops)
+        )
+        sizes = int(parameters), int(trained), self.block
+        return Passes(*sizes, forward, saved, first, replay, flops)
 
 
 def _pretend(network: nn.Module) -> None:
@@ -150,19 +152,25 @@ def _pretend(network: nn.Module) -> None:
 
 def _peaks(
     network: nn.Module, call: Callable[[nn.Module, int], Tensor], batch: int
-) -> tuple[int, int, int]:
-    """Bytes of a forward, those it saves with gradient, and those of it with its backward."""
-    trained = [weight for weight in network.parameters() if weight.requires_grad]
-    for weight in trained:
-        weight.grad = torch.empty_like(weight)
-    there = [*network.parameters(), *network.buffers(), *(weight.grad for weight in trained)]
-    with Meter(there) as forward, torch.no_grad():
+) -> tuple[tuple[int, int, int, int], int]:
+    """Bytes of a forward pass, saved by one with gradient, of its first backward, of a later one.
+
+    Returns:
+        These, and the forward pass' operations.
+    """
+    there = [*network.parameters(), *network.buffers()]
+    with FlopCounterMode(display=False) as counter, Meter(there) as forward, torch.no_grad():
         call(network, batch)
-    with Meter(there) as replay:
+    network.zero_grad(set_to_none=True)
+    with Meter(there) as first:
         result = call(network, batch)
-        saved = replay.live
+        saved = first.live
         result.backward(torch.ones_like(result))
-    return forward.peak, saved, replay.peak
+    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    with Meter([*there, *gradients]) as later:
+        result = call(network, batch)
+        result.backward(torch.ones_like(result))
+    return (forward.peak, saved, first.peak, later.peak), counter.get_total_flops()
 
 
 @contextlib.contextmanager
