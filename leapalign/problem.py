@@ -112,7 +112,7 @@ class TrainingProblem:
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         """Slices of at most `budget.micro_batch` that cover `count` samples."""
-        size = self.budget.micro_batch
+        size = int(self.budget.micro_batch)  # `auto` has become a number
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
     def gather(self, values: Tensor) -> Tensor:

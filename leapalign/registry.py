@@ -56,6 +56,7 @@ class Entry:
         folder: where it goes.
         gigabytes: about what it takes there.
         license: the licence's name.
+        terms: what it keeps people from that a permissive one would not, in a few words.
         accept: the page on which it must be accepted first, if it must.
         hub: what comes from the hub.
         web: what comes from elsewhere.
@@ -64,6 +65,7 @@ class Entry:
     folder: str
     gigabytes: Annotated[float, Field(gt=0)]
     license: str
+    terms: str | None = None
     accept: str | None = None
     hub: tuple[Hub, ...] = ()
     web: tuple[Web, ...] = ()

@@ -129,7 +129,8 @@ class Training:
         clip: largest norm of the gradient.
         ema: decay of the averaged weights, which are the ones evaluated.
         reward: what is maximised.
-        micro_batch: images per forward pass; changes memory, not the result.
+        micro_batch: images per forward pass, or `auto`, as many as fit; changes memory, not the
+            result.
         checkpoint_every: iterations between checkpoints.
         adapter: trained instead of all weights.
     """
@@ -143,7 +144,7 @@ class Training:
     clip: Rate
     ema: Share
     reward: Reward
-    micro_batch: Positive
+    micro_batch: Positive | Literal["auto"]
     checkpoint_every: Positive = 25
     adapter: Adapter | None = None
 

@@ -33,6 +33,7 @@ from leapalign.card import CARD, model_card
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.compute import fit, load_types
 from leapalign.data import Sampler, read_prompts
+from leapalign.doctor.admission import admitted, predicted
 from leapalign.errors import UserError, main_guard, raised_at
 from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, occupied, replacing, write_text
@@ -160,10 +161,11 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
-    budget = settings.training
     method: Method = settings.method.build()
-    method.check(budget.steps, budget.batch)
-    processes.share(method.images_per_update(budget.batch))
+    method.check(settings.training.steps, settings.training.batch)
+    processes.share(method.images_per_update(settings.training.batch))
+    settings = admitted(settings, device)
+    budget = settings.training
     # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
     mixed = Path(budget.prompts).suffix == ".jsonl"
     sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
@@ -434,6 +436,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             occupied(out),
             occupied(checkpoints),
         ):
+            entries["predicted"] = predicted(settings, device)
             try:
                 tally = train(
                     settings, out, checkpoints, device, arguments.snapshot_every, processes

@@ -16,7 +16,7 @@ from leapalign.registry import how_to_get
 SUMS = "SHA256SUMS"
 """Beside or in a weights folder: lines of `sha256sum`, paths relative to the file."""
 
-_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 # Holds the alpha by which the weights beside it are scaled.
 _ADAPTER = "adapter_config.json"
 
@@ -31,7 +31,7 @@ def fingerprint(path: str) -> dict[str, str]:
     root = Path(path)
     if root.is_file():
         return {root.name: digest(root)}
-    files = sorted(f for f in root.rglob("*") if f.suffix in _SUFFIXES or f.name == _ADAPTER)
+    files = sorted(f for f in root.rglob("*") if f.suffix in SUFFIXES or f.name == _ADAPTER)
     return {str(file.relative_to(root)): digest(file) for file in files}
 
 
@@ -66,7 +66,7 @@ def _compare(folder: Path, found: dict[str, str], sums: Path) -> None:
     expected = read_sums(sums)
     for name, listed in expected.items():
         file = sums.parent / name
-        if folder not in file.parents or file.suffix not in _SUFFIXES:
+        if folder not in file.parents or file.suffix not in SUFFIXES:
             continue
         actual = found.get(str(file.relative_to(folder)))
         if actual is None:

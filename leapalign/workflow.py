@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from leapalign.config import (
     method_name,
     resolve_run,
 )
+from leapalign.doctor import checks
 from leapalign.errors import UserError
 from leapalign.experiments import Exhibit, Experiments, load_experiments
 from leapalign.files import write_json
@@ -288,8 +289,23 @@ class Suite:
             jobs: the stage and the run of each.
         """
         source = str(scale_file(self.scale))
+        jobs = list(jobs)
         for path in sorted({path for job in jobs for path in self._weights(*job)}):
             check_weights(path, source)
+        self._check_trainings([run for stage, run in jobs if stage == "train"])
+
+    def _check_trainings(self, runs: Sequence[str]) -> None:
+        """Refuse settings that do not fit a model's folder, or a disk that is too small."""
+        trainings = [self.settings(run, self.seeds[0]) for run in runs]
+        for training in trainings:
+            try:
+                if training.train is not None:
+                    checks.refuse(training.train)
+            except UserError as error:
+                raise UserError(f"run `{training.run}` at scale {self.scale}: {error}") from None
+        found = checks.disk(Path(self.folder), checks.written(trainings))
+        if found.level == "refused":
+            raise UserError(found.text)
 
     def _weights(self, stage: Stage, run: str) -> list[str]:
         settings = self.settings(run, self.seeds[0])

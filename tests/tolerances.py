@@ -109,3 +109,6 @@ BFLOAT16_GRADIENT = 0.1
 
 COMPILED = 1e-5
 """Relative gradient difference between compiled and eager blocks of a tiny FLUX, float32."""
+
+FORECAST = 0.05
+"""The memory that a training is expected to take against what it takes, relative."""

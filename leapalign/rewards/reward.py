@@ -30,6 +30,7 @@ class Reward(ABC):
         range: The least and the greatest score that is not a sign of damage.
         unit: The score that counts as 1 in a training loss and its threshold λ.
         batch: Image files that go through the model at once.
+        differentiable: Whether scores have a gradient in the images, as direct gradients need.
         device: Where the model is.
     """
 
@@ -38,6 +39,7 @@ class Reward(ABC):
     range: ClassVar[tuple[float, float]]
     unit: ClassVar[float] = 1.0
     batch: ClassVar[int] = 32
+    differentiable: ClassVar[bool] = True
     device: torch.device
 
     @classmethod

@@ -79,6 +79,7 @@ class UnifiedReward(Reward):
     axis: ClassVar[str]
     range: ClassVar[tuple[float, float]] = (1.0, 5.0)
     batch: ClassVar[int] = 8
+    differentiable: ClassVar[bool] = False
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, question: Question

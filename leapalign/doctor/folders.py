@@ -1,0 +1,90 @@
+"""What the JSON files of a model's folder say; nothing here knows torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from leapalign.errors import UserError
+from leapalign.registry import load_registry
+
+MODELS = Path(__file__).parent / "models"
+"""The configuration files of official models by their names in the registry, without weights."""
+
+
+@cache
+def found(path: str) -> Path | None:
+    """The folder that has a model's configuration: its own, or where it is absent the shipped one.
+
+    Args:
+        path: a folder, or where the registry puts one, or a hub id that it knows.
+    """
+    folder = Path(path).expanduser()
+    if folder.exists():
+        return folder
+    for name, entry in load_registry().items():
+        if Path(entry.folder) == folder or any(hub.repo == path for hub in entry.hub):
+            return MODELS / name
+    return None
+
+
+def configured(path: str) -> Path:
+    """The same; a `UserError` says that there is none."""
+    folder = found(path)
+    if folder is None:
+        raise UserError(f"{path}: not a folder here, so what it needs cannot be told beforehand")
+    return folder
+
+
+def read(folder: Path, part: str, file: str = "config.json") -> Mapping[str, Any]:
+    """A part's configuration.
+
+    Raises:
+        UserError: it is missing, or no JSON.
+    """
+    path = folder / part / file
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{path}: missing; the folder is not whole: get it again") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); get the folder again") from None
+    return found
+
+
+def pipeline_of(folder: Path) -> str:
+    """The diffusers pipeline that a folder holds."""
+    return str(read(folder, ".", "model_index.json").get("_class_name"))
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The parts of a pipeline's folder that its index names."""
+    index = read(folder, ".", "model_index.json")
+    return [part for part, of in index.items() if isinstance(of, list) and of[0] is not None]
+
+
+def longest_text(folder: Path, tokenizer: str, limit: int) -> int:
+    """Tokens that a prompt has, padded."""
+    path = folder / tokenizer / "tokenizer_config.json"
+    return min(limit, int(read(folder, tokenizer, path.name)["model_max_length"]))
+
+
+def latent_scale(folder: Path) -> int:
+    """Pixels along the side of one latent."""
+    return int(2 ** (len(read(folder, "vae")["block_out_channels"]) - 1))
+
+
+def token_side(folder: Path) -> int:
+    """Pixels along the side of one of the transformer's image tokens."""
+    config = read(folder, "transformer")
+    # FLUX's transformer reads latents that are packed two by two already.
+    flux = pipeline_of(folder) == "FluxPipeline"
+    return latent_scale(folder) * (2 if flux else int(config["patch_size"]))
+
+
+def gigabytes(path: Path) -> float:
+    """What the registry says of the size of the weights that belong at a path; 0 if nothing."""
+    return sum(entry.gigabytes for entry in load_registry().values() if Path(entry.folder) == path)
