@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import open_clip
@@ -22,7 +22,7 @@ from diffusers import (
 )
 from typing_extensions import override
 
-from leapalign.backbones.flux import MAX_SEQUENCE, Flux
+from leapalign.backbones.flux import Flux
 from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.kernels import dispatch
 from leapalign.kernels.flux import fuse
@@ -49,6 +49,13 @@ def built_on(device: torch.device | str, dtype: torch.dtype) -> Iterator[None]:
 class RandomFlux(Flux):
     """A FLUX of a folder's configurations."""
 
+    def __init__(self, pipeline: FluxPipeline, resolution: int, longest: int) -> None:
+        """A pipeline without text encoders, whose prompts have `longest` tokens."""
+        config = pipeline.transformer.config
+        self.pipeline, self.resolution = pipeline, resolution
+        self.tokens = longest, config.joint_attention_dim
+        self.pooled = config.pooled_projection_dim
+
     @override
     @classmethod
     def load(
@@ -58,35 +65,34 @@ class RandomFlux(Flux):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> RandomFlux:
-        """Build what the folder's configurations say."""
-        with built_on(device, dtype):
-            transformer, vae = (
-                model.from_config(model.load_config(path, subfolder=part))
-                for part, model in (("transformer", FluxTransformer2DModel), ("vae", AutoencoderKL))
-            )
-        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler")
+        """Build what the folder's configurations say; the decoder in float32 at least."""
+        parts = []
+        for part, model, precision in (
+            ("transformer", FluxTransformer2DModel, dtype),
+            ("vae", AutoencoderKL, torch.promote_types(dtype, torch.float32)),
+        ):
+            with built_on(device, precision):
+                parts.append(model.from_config(model.load_config(path, subfolder=part)))
+        transformer, vae = parts
         vae.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-        flux = cls(FluxPipeline(scheduler, vae, None, None, None, None, transformer), resolution)
-        flux.check()
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler")
         tokenizer = Path(path) / "tokenizer_2/tokenizer_config.json"
         longest = json.loads(tokenizer.read_text(encoding="utf-8"))["model_max_length"]
-        config = transformer.config
-        flux.text = min(longest, MAX_SEQUENCE), config.joint_attention_dim
-        flux.pooled = config.pooled_projection_dim
+        pipeline = FluxPipeline(scheduler, vae, None, None, None, None, transformer)
+        flux = cls(pipeline, resolution, longest)
+        flux.check()
         if dispatch.ENABLED and vae.device.type == "cuda":
             fuse(transformer)
         return flux
 
-    text: tuple[int, int]
-    """Tokens of a prompt, and their width."""
-    pooled: int
-    """Width of a prompt's pooled embedding."""
+    def prefetch(self, prompts: Iterable[str], guidance: float) -> None:
+        """Nothing: noise is drawn as it is needed."""
 
     @override
     def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
         """Noise for each prompt, the same whenever it comes."""
         vae, draws = self.pipeline.vae, [stream(SEED, prompt) for prompt in prompts]
-        tokens = torch.stack([torch.randn(self.text, generator=draw) for draw in draws])
+        tokens = torch.stack([torch.randn(self.tokens, generator=draw) for draw in draws])
         pooled = torch.stack([torch.randn(self.pooled, generator=draw) for draw in draws])
         return EncodedPrompts(tokens.to(vae.device, vae.dtype), pooled.to(vae.device, vae.dtype))
 

@@ -54,11 +54,16 @@ class Phases:
         self._now, self._since = name, now
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights are."""
+    return next(module.parameters()).device
+
+
 @contextlib.contextmanager
 def watched(training: Training) -> Iterator[dict[str, Phase]]:
     """Measure the phases of the iteration inside the `with` block."""
-    problem = training.problem
-    phases = Phases(problem.accelerator.device)
+    backbone = training.problem.backbone
+    phases = Phases(device_of(backbone.transformer))
 
     def passing(*_: object) -> None:
         phases.begin("replay" if torch.is_grad_enabled() else "rollout")
@@ -69,9 +74,9 @@ def watched(training: Training) -> Iterator[dict[str, Phase]]:
     def stepping(*_: object) -> None:
         phases.begin("optimiser")
 
-    decoder: nn.Module = problem.backbone.pipeline.vae.decoder
+    decoder: nn.Module = backbone.pipeline.vae.decoder
     hooks = [
-        problem.backbone.transformer.register_forward_pre_hook(passing),
+        backbone.transformer.register_forward_pre_hook(passing),
         decoder.register_forward_pre_hook(decoding),
         register_optimizer_step_pre_hook(stepping),
     ]
@@ -106,7 +111,8 @@ class Turn:
 
 def take_turn(training: Training) -> Turn:
     """One iteration, at once followed by its bare passes."""
-    transformer, device = training.problem.backbone.transformer, training.problem.accelerator.device
+    transformer = training.problem.backbone.transformer
+    device = device_of(transformer)
     with recorded(transformer) as passes, watched(training) as phases:
         training.iterate()
     begun = clock(device)
