@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -18,6 +18,7 @@ from benchmarks.gpu_check import Part
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="would measure at full size")
 
+ROOT = Path(__file__).parents[2]
 WRITES = "import json, sys; open(sys.argv[-1], 'w').write(json.dumps({'rate': 3}))"
 
 
@@ -27,6 +28,13 @@ def one_case(maker: Maker) -> list[Case]:
 
 def python(code: str, share: float = 0.5) -> Part:
     return Part((sys.executable, "-c", code), share)
+
+
+def alive(process: int) -> bool:
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def check(monkeypatch: pytest.MonkeyPatch, out: Path, **parts: Part) -> dict:
@@ -128,15 +136,26 @@ def test_a_part_that_fails_is_told_beside_what_it_had_found_and_the_next_goes_on
 def test_a_part_is_stopped_with_its_children_once_its_time_is_over(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    child: Sequence[str] = [sys.executable, "-c", "import time; time.sleep(3); open('late', 'w')"]
-    hangs = f"{WRITES}; import subprocess; subprocess.run({child!r})"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(gpu_check, "SECONDS", {"tiny": 2.0})
-    started, out = time.monotonic(), tmp_path / "check.json"
+    child = tmp_path / "child"
+    hangs = (
+        f"{WRITES}; import subprocess; child = subprocess.Popen(['sleep', '600']); "
+        f"open({str(child)!r}, 'w').write(str(child.pid)); child.wait()"
+    )
+    monkeypatch.setattr(gpu_check, "SECONDS", {"tiny": 10.0})
+    out = tmp_path / "check.json"
     with pytest.raises(SystemExit):
-        check(monkeypatch, out, slow=python(hangs), late=python(WRITES, 1.0))
+        check(monkeypatch, out, slow=python(hangs), next=python(WRITES))
     report = json.loads(out.read_text(encoding="utf-8"))
-    assert report["slow"]["error"].startswith("stopped after 1 s")
-    assert report["slow"]["rate"] == 3
-    time.sleep(max(0.0, 3.5 - (time.monotonic() - started)))
-    assert not Path("late").exists()
+    assert report["slow"]["error"].startswith("stopped after 5 s")
+    assert report["slow"]["rate"] == report["next"]["rate"] == 3
+    deadline = time.monotonic() + 10.0
+    while alive(int(child.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(int(child.read_text()))
+
+
+def test_every_wheel_that_is_carried_is_in_the_lock() -> None:
+    makefile, lock = ((ROOT / name).read_text() for name in ("Makefile", "requirements.lock"))
+    carried = makefile.split("CARRIED :=")[1].split("FOR ?=")[0].replace("\\", " ").split()
+    assert "diffusers" in carried
+    assert not [name for name in carried if f"\n{name}==" not in lock]
