@@ -1,6 +1,6 @@
 # The suite's commands. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help env reproduce paper test lint lock benchmark gpu-check
+.PHONY: help env reproduce paper test lint lock benchmark gpu-check wheels
 
 PYTHON ?=
 CORES ?= all
@@ -16,7 +16,8 @@ help:
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, import-linter, mypy and snakemake --lint"
 	@echo "make benchmark   cost of a training step and its memory, as JSON in results/benchmarks"
-	@echo "make gpu-check   the GPU kernels: right, and how fast, as JSON in results/benchmarks (without a GPU: through an interpreter, tiny)"
+	@echo "make gpu-check   a GPU in under 9 minutes: kernels and FLUX.1-dev's iterations, as JSON in results/benchmarks (without a GPU: tiny)"
+	@echo "make wheels      what gpu-check needs beside torch on a machine without network, into WHEELS=folder (FOR=3.12: its Python)"
 	@echo "make env         only make the environment, $(VENV) (PYTHON=... to choose the Python)"
 	@echo "make lock        resolve the dependencies of pyproject.toml anew into requirements.lock"
 
@@ -60,8 +61,18 @@ benchmark: $(READY)
 
 # WHEELS=folder: on a GPU machine without network, run its own Python with these wheels beside its packages.
 gpu-check: $(if $(WHEELS),,$(READY))
-	$(if $(WHEELS),$(or $(PYTHON),python3) -m pip install --quiet --no-deps --upgrade --target build/site $(WHEELS)/*.whl)
-	LEAPALIGN_KERNELS=1 $(if $(WHEELS),PYTHONPATH=build/site $(or $(PYTHON),python3),$(BIN)/python) -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
+	$(if $(WHEELS),$(or $(PYTHON),python3) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target build/site $(WHEELS)/*.whl)
+	$(if $(WHEELS),PYTHONPATH=build/site $(or $(PYTHON),python3),$(BIN)/python) -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
+
+# Not those that must fit the machine's torch and transformers; benchmarks/README.md names what it must have itself.
+CARRIED := annotated-types diffusers ftfy jaxtyping markdown-it-py mdurl open-clip-torch pydantic pydantic-core pygments \
+    rich timm typing-extensions typing-inspection wadler-lindig wcwidth
+FOR ?= 3.12
+
+wheels: $(READY)
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --python-version $(FOR) --implementation cp \
+	    --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --dest $(WHEELS) \
+	    $$(grep -oE "^($$(echo $(CARRIED) | tr ' ' '|'))==[^ ;]+" requirements.lock)
 
 lock: $(READY)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --group parity --universal --python-version 3.11 --fork-strategy fewest \

@@ -1,83 +1,131 @@
-"""The fused operations on this machine: correct on fresh inputs, then how fast; one JSON.
+"""All that is to be known from a GPU: one command of bounded time, one JSON to carry back.
 
     python -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
 
-Without a CUDA device it runs at a tiny size through Triton's interpreter: that proves the check
-itself, and the kernels' arithmetic; its times mean nothing.
+The fused operations are checked, FLUX.1-dev's iterations and then the operations are timed, and one
+operation runs under compute-sanitizer. Each part is a command of its own: what breaks it, fills the
+device or takes too long is in the JSON as its error, beside what it had found; the next goes on.
+
+Without a CUDA device all goes the same way at a tiny size, the kernels by Triton's interpreter:
+that proves the check itself, and the kernels' arithmetic; its times mean nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
-import secrets
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-# Before Triton is imported, which decides then whether it interprets.
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
-
-from benchmarks.cases import Maker, errors, odd_cases
-from benchmarks.kernels import FLUX, TINY, measure
+from leapalign.devices import cuda_devices
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
-from leapalign.kernels import dispatch
-from tests import tolerances
 
-BOUND = {
-    torch.float32: tolerances.KERNEL_FLOAT32,
-    torch.bfloat16: tolerances.KERNEL_BFLOAT16,
-}
+SECONDS = {"flux": 480, "tiny": 1800}
+"""For all parts together, by size."""
+LINES = 20
+"""Of what a part that failed said last."""
 
 
-def correctness(device: torch.device, seed: int) -> list[dict[str, Any]]:
-    """Every operation's errors at odd shapes, contiguous and not, in both types."""
-    generator = torch.Generator(device).manual_seed(seed)
-    rows = []
-    for dtype, bound in BOUND.items():
-        for contiguous in (True, False):
-            for case in odd_cases(Maker(generator, dtype, contiguous)):
-                found = errors(case, generator)
-                rows.append(
-                    {
-                        "name": case.name,
-                        "shape": list(case.inputs[0].shape),
-                        "dtype": str(dtype).removeprefix("torch."),
-                        "contiguous": contiguous,
-                        "errors": found,
-                        "bound": bound,
-                        "passes": all(error <= bound for error in found.values()),
-                    }
-                )
-    return rows
+@dataclass(frozen=True)
+class Part:
+    """A command that writes JSON to the file after `--out`.
+
+    Attributes:
+        command: it.
+        share: of all the time, which it may take.
+        needs: a program without which it is left out.
+    """
+
+    command: Sequence[str]
+    share: float
+    needs: str = sys.executable
+
+
+def parts(size: str) -> dict[str, Part]:
+    """What is done at a size, the most wanted first."""
+    python = sys.executable, "-m"
+    found = {
+        "correctness": Part((*python, "benchmarks.correctness"), 0.2),
+        "full_size": Part((*python, "benchmarks.full_size", "--size", size), 0.5),
+        "kernels": Part((*python, "benchmarks.kernels", "--size", size), 0.35),
+    }
+    if size != "tiny":
+        sanitizer = "compute-sanitizer"
+        checked = *python, "benchmarks.correctness", "--operations", "leap"
+        found["sanitizer"] = Part((sanitizer, "--error-exitcode", "9", *checked), 0.15, sanitizer)
+    return found
+
+
+def environment(size: str) -> dict[str, str]:
+    """The kernels are what is checked; without a device Triton interprets them."""
+    interpreted = {"TRITON_INTERPRET": "1"} if size == "tiny" else {}
+    return {**os.environ, "LEAPALIGN_KERNELS": "1", **interpreted}
+
+
+def perform(part: Part, seconds: float, env: Mapping[str, str]) -> dict[str, Any]:
+    """What a part finds; with `error` where it failed, was stopped after its time, or left out."""
+    if shutil.which(part.needs) is None:
+        return {"error": f"left out: there is no {part.needs} here"}
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out, said = Path(folder) / "found.json", Path(folder) / "said"
+        with said.open("wb") as stderr:
+            # Its own group: a compiler's processes are to end with it.
+            process = subprocess.Popen(
+                [*part.command, "--out", str(out)], env=env, stderr=stderr, start_new_session=True
+            )
+            try:
+                problem = "" if process.wait(seconds) == 0 else f"exit code {process.returncode}"
+            except subprocess.TimeoutExpired:
+                problem = f"stopped after {seconds:.0f} s"
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        found: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1)}
+        if problem:
+            last = said.read_text(encoding="utf-8", errors="replace").splitlines()[-LINES:]
+            found["error"] = "\n".join([problem, *last])
+        if out.exists():
+            found |= json.loads(out.read_text(encoding="utf-8"))
+    return found
 
 
 @main_guard
-def main() -> None:
-    """Command line: check and measure, write JSON; fails where an error is over its bound."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument(
-        "--seed", type=int, default=None, help="of the inputs; by default a new one"
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: perform all parts, write JSON after each; fails if one has failed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check")
+    size = "flux" if cuda_devices() else "tiny"
+    wanted = parts(size)
+    parser.add_argument("--seconds", type=float, default=SECONDS[size], help="for all of it")
+    parser.add_argument("--parts", nargs="+", choices=wanted, default=[*wanted])
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    arguments = parser.parse_args()
-    if not dispatch.ENABLED:
-        raise UserError("gpu_check needs Triton, and LEAPALIGN_KERNELS=1 in the environment")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
-    rows = correctness(device, seed)
-    failed = [row for row in rows if not row["passes"]]
-    for row in failed:
-        sys.stdout.write(f"over its bound: {row}\n")
-    sys.stdout.write(f"{len(rows) - len(failed)} of {len(rows)} cases are right, seed {seed}\n")
-    speed = measure(device, TINY if device.type == "cpu" else FLUX)
-    write_json(arguments.out, {"seed": seed, "correctness": rows, "speed": speed})
+    arguments = parser.parse_args(argv)
+    end = time.monotonic() + arguments.seconds
+    env, report = environment(size), dict[str, Any]()
+    for name in arguments.parts:
+        part = wanted[name]
+        left = min(part.share * arguments.seconds, end - time.monotonic())
+        sys.stdout.write(f"{name}: at most {max(left, 0.0):.0f} s\n")
+        sys.stdout.flush()
+        report[name] = perform(part, left, env) if left > 0 else {"error": "no time was left"}
+        write_json(arguments.out, report)
+    failed = {name: row["error"] for name, row in report.items() if "error" in row}
+    for name, error in failed.items():
+        sys.stdout.write(f"{name} failed: {error}\n")
     if failed:
-        raise UserError(f"{len(failed)} cases are over their bounds: see {arguments.out}")
+        raise UserError(f"{', '.join(failed)} failed: see {arguments.out}")
 
 
 if __name__ == "__main__":

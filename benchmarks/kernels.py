@@ -13,7 +13,7 @@ import argparse
 import copy
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor, nn
 
 from benchmarks.cases import Case, Maker
+from benchmarks.machine import copy_bandwidth, provenance
 from benchmarks.timing import side_by_side
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
 from leapalign.kernels.flux import fuse
-from leapalign.record import git_state, package_versions
 
 GIGABYTE = 1e9
 
@@ -63,8 +63,10 @@ class Size:
     compiler: str
 
 
-FLUX = Size(1, 512, 4096, 24, 128, 64, 1024, 224, 2**29, 20, "inductor")
-TINY = Size(1, 3, 4, 2, 16, 1, 20, 8, 2**16, 1, "aot_eager")
+SIZES = {
+    "flux": Size(1, 512, 4096, 24, 128, 64, 1024, 224, 2**29, 20, "inductor"),
+    "tiny": Size(1, 3, 4, 2, 16, 1, 20, 8, 2**16, 1, "aot_eager"),
+}
 
 
 def cases(maker: Maker, size: Size) -> Iterator[Case]:
@@ -79,14 +81,6 @@ def cases(maker: Maker, size: Size) -> Iterator[Case]:
     yield maker.sde_step(*latents)
     yield maker.sde_log_prob(*latents)
     yield maker.prepare(size.images, size.pixels, size.pixels, size.view)
-
-
-def copy_bandwidth(device: torch.device, size: Size) -> float:
-    """Bytes read and written per second by a tensor copy."""
-    source = torch.empty(size.copied, dtype=torch.bfloat16, device=device).normal_()
-    target = torch.empty_like(source)
-    seconds = side_by_side({"copy": lambda: target.copy_(source)}, device, size.repeats)["copy"]
-    return 2 * source.nbytes / seconds
 
 
 def measure_case(case: Case, bandwidth: float, size: Size) -> dict[str, Any]:
@@ -173,11 +167,13 @@ def _pass(block: nn.Module, inputs: dict[str, Tensor], rotary: tuple[Tensor, Ten
     block.zero_grad(set_to_none=True)
 
 
-def measure(device: torch.device, size: Size) -> dict[str, Any]:
-    """All that this benchmark measures, with what it was measured on."""
+def measure(device: torch.device, size: Size) -> Iterator[dict[str, Any]]:
+    """All that this benchmark measures; what is known so far, after each operation."""
     maker = Maker(torch.Generator(device).manual_seed(0), torch.bfloat16)
-    bandwidth = copy_bandwidth(device, size)
-    rows = []
+    bandwidth = copy_bandwidth(device, size.copied, size.repeats)
+    found = provenance(device)
+    found["copy_gigabytes_per_second"] = bandwidth / GIGABYTE
+    found["operations"] = rows = []
     for case in cases(maker, size):
         rows.append(measure_case(case, bandwidth, size))
         for direction in ("forward", "backward"):
@@ -188,28 +184,26 @@ def measure(device: torch.device, size: Size) -> dict[str, Any]:
                 f"{row['over_compiled']:6.2f} the compiled one's, "
                 f"{row['share_of_copy_bandwidth']:5.0%} of the copy bandwidth\n"
             )
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "packages": package_versions(),
-        "git": git_state(),
-        "copy_gigabytes_per_second": bandwidth / GIGABYTE,
-        "operations": rows,
-        "blocks": measure_blocks(size, maker),
-    }
+        yield found
+    found["blocks"] = measure_blocks(size, maker)
+    yield found
 
 
 @main_guard
-def main() -> None:
-    """Command line: measure every operation at FLUX's size, write JSON."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: measure every operation, write JSON after each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels")
+    parser.add_argument("--size", choices=SIZES, default="flux")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    arguments = parser.parse_args()
-    if not torch.cuda.is_available():
+    arguments = parser.parse_args(argv)
+    if not torch.cuda.is_available() and arguments.size != "tiny":
         raise UserError(
             "benchmarks.kernels needs a CUDA device and finds none; on a CPU the kernels run under "
-            "Triton's interpreter alone, where no time means anything: see make gpu-check"
+            "Triton's interpreter alone, where no time means anything: --size tiny proves the code"
         )
-    write_json(arguments.out, measure(torch.device("cuda"), FLUX))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for found in measure(device, SIZES[arguments.size]):
+        write_json(arguments.out, found)
 
 
 if __name__ == "__main__":

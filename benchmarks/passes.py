@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,20 @@ def repeat(transformer: nn.Module, passes: Sequence[Pass]) -> None:
             if each.replays:
                 velocity.backward(torch.ones_like(velocity))
     transformer.zero_grad(set_to_none=True)
+
+
+def operations(transformer: nn.Module, passes: Sequence[Pass]) -> tuple[int, int]:
+    """Floating-point operations of the passes without gradient, and of those with it.
+
+    Counted as they are executed, backwards and what is computed again in them included; one pass of
+    each shape stands for the others.
+    """
+    kinds = Counter((each.batch, each.replays, each.crosses) for each in passes)
+    one_of = {(each.batch, each.replays, each.crosses): each for each in passes}
+    found = {False: 0, True: 0}
+    for kind, count in kinds.items():
+        # Compiled blocks would hide from the counter what they do.
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
+            repeat(transformer, [one_of[kind]])
+        found[one_of[kind].replays] += count * counter.get_total_flops()
+    return found[False], found[True]

@@ -16,7 +16,6 @@ import dataclasses
 import functools
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,12 +26,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.machine import provenance
 from eval.inputs import read_samples
 from eval.score import BATCH, score_folder
 from eval.scorers import Scorer, make_scorer
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
-from leapalign.record import git_state, package_versions
 from tests.parity.cases import picture
 from tests.parity.compare import METRICS, write_weights
 from tests.parity.timing import Seconds, timed
@@ -119,12 +118,7 @@ def measure(environment: Path, metrics: Sequence[str], count: int, size: str) ->
         "images": count,
         "size": size,
         "batch": BATCH,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "git": git_state(),
+        **provenance(torch.device("cpu")),
         "images_per_second": rates,
     }
 

@@ -11,10 +11,7 @@ in one LeapAlign iteration of T steps, beside backpropagation through all T step
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -22,13 +19,13 @@ from typing import Any
 
 import torch
 
-from benchmarks.passes import recorded, repeat
+from benchmarks.machine import provenance
 from benchmarks.trajectories import lengths
+from benchmarks.turns import take_turn
 from leapalign.config import resolve_run
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import load_experiments
 from leapalign.files import write_json
-from leapalign.record import git_state, package_versions
 from leapalign.settings import TrainSettings
 from leapalign.train import Training, prepare
 
@@ -45,23 +42,13 @@ def settings_of(run: str, scale: str) -> TrainSettings:
 
 def time_step(training: Training, repeats: int) -> dict[str, Any]:
     """Median seconds of an iteration and of its bare passes, taken in turns, and their ratio."""
-    transformer = training.problem.backbone.transformer
-    steps, bare = [], []
-    for measured in range(-1, repeats):
-        with recorded(transformer) as passes:
-            started = time.perf_counter()
-            training.iterate()
-            stepped = time.perf_counter()
-        begun = time.perf_counter()
-        repeat(transformer, passes)
-        repeated = time.perf_counter()
-        if measured >= 0:  # the first turn warms up
-            steps.append(stepped - started)
-            bare.append(repeated - begun)
+    take_turn(training)  # warms up
+    turns = [take_turn(training) for _ in range(repeats)]
+    passes = turns[-1].passes
     return {
-        "step_seconds": median(steps),
-        "bare_seconds": median(bare),
-        "multiple": median(a / b for a, b in zip(steps, bare, strict=True)),
+        "step_seconds": median(turn.seconds for turn in turns),
+        "bare_seconds": median(turn.bare for turn in turns),
+        "multiple": median(turn.seconds / turn.bare for turn in turns),
         "sample_forwards": sum(each.batch for each in passes if not each.replays),
         "sample_replays": sum(each.batch for each in passes if each.replays),
         "repeats": repeats,
@@ -83,12 +70,7 @@ def measure(scale: str, methods: Sequence[str], repeats: int) -> dict[str, Any]:
         sys.stdout.write(f"T = {row['steps']:2} {row['saved_mb']:9.1f} MB by {row['method']}\n")
     return {
         "scale": scale,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "git": git_state(),
+        **provenance(torch.device("cpu")),
         "time": times,
         "memory": saved,
     }
