@@ -49,12 +49,12 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A micro-batch's images, its rollout with log-densities, and its rewards."""
+    """A micro-batch's images, its rollout with log-densities, and all its rewards."""
 
     images: Sequence[Image]
     prompts: list[str]
     record: Rollout
-    rewards: Float[Tensor, " batch"]
+    rewards: Float[Tensor, "rewards batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +137,10 @@ class PolicyGradient(Method):
     def advantages(
         self,
         problem: Problem,  # noqa: ARG002 - a method may compare with other processes' images
-        rewards: Float[Tensor, "prompts group"],
+        rewards: Float[Tensor, "rewards prompts group"],
     ) -> Float[Tensor, "prompts group"]:
         """Each image's advantage over its group; a row of NaN is a group that teaches nothing."""
-        return group_advantages(rewards, self.advantage_clip)
+        return group_advantages(rewards[0], self.advantage_clip)
 
     @override
     def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
@@ -162,14 +162,16 @@ class PolicyGradient(Method):
             ]
             for part in shares
         ]
-        rewards = torch.cat([chunk.rewards for part in parts for chunk in part])
-        table = self.advantages(problem, rewards.view(-1, self.group))
+        rewards = torch.cat([chunk.rewards for part in parts for chunk in part], dim=1)
+        table = self.advantages(problem, rewards.unflatten(1, (-1, self.group)))
         advantage = dict(zip(images, table.flatten().tolist(), strict=True))
         skipped = int(table.isnan().all(dim=1).sum())
         updated = False
         for n, part in enumerate(parts):
+            first, *beside = torch.cat([chunk.rewards for chunk in part], dim=1).tolist()
             progress = Progress(
-                rewards=[r for chunk in part for r in chunk.rewards.tolist()],
+                rewards=first,
+                rewards_beside=dict(zip(problem.rewards_beside, beside, strict=True)),
                 forwards=sum(chunk.record.evaluations for chunk in part),
                 images=share,
                 skipped_groups=0,
@@ -232,8 +234,7 @@ class PolicyGradient(Method):
         )
         last = path.grid.end - 1
         image = record.prediction(last) if self.rewards_prediction else record.states[-1]
-        with torch.no_grad():
-            return _Recorded(images, prompts, record, problem.score(image, prompts))
+        return _Recorded(images, prompts, record, problem.scores(image, prompts))
 
     def _replay(
         self,

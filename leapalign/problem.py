@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,7 @@ from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.rewards import Reward
 from leapalign.rollout import Velocity
-from leapalign.settings import Training
+from leapalign.settings import Training, plain_name
 from leapalign.steps import Latents
 from leapalign.streams import choices, stream
 
@@ -32,6 +33,7 @@ class TrainingProblem:
         budget: the settings all methods share.
         seed: root of every random stream.
         accelerator: devices and gradient reduction.
+        beside: further rewards, for methods that are defined for several.
     """
 
     backbone: Backbone
@@ -40,6 +42,7 @@ class TrainingProblem:
     budget: Training
     seed: int
     accelerator: Accelerator
+    beside: Sequence[Reward] = ()
 
     @property
     def steps(self) -> int:
@@ -60,6 +63,11 @@ class TrainingProblem:
     def passes(self) -> int:
         """Transformer passes that one evaluation of the velocity takes."""
         return self.backbone.passes(self.budget.guidance)
+
+    @property
+    def rewards_beside(self) -> tuple[str, ...]:
+        """The names of the further rewards."""
+        return tuple(map(plain_name, self.budget.rewards_beside))
 
     def grid(self, steps: int) -> Grid:
         """The base model's own time grid."""
@@ -105,6 +113,16 @@ class TrainingProblem:
             UserError: a score is not finite, or not in the reward's range.
         """
         return self.reward.score(self.backbone.decode(x).float(), prompts) / self.reward.unit
+
+    @torch.no_grad()
+    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "rewards batch"]:
+        """All rewards of the decoded images, each in its unit, that of `score` first.
+
+        Raises:
+            UserError: a score is not finite, or not in its reward's range.
+        """
+        images, rewards = self.backbone.decode(x).float(), (self.reward, *self.beside)
+        return torch.stack([reward.score(images, prompts) / reward.unit for reward in rewards])
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         """Slices of at most `budget.micro_batch` that cover `count` samples."""

@@ -106,12 +106,17 @@ def log_line(
 ) -> dict[str, Any]:
     """One iteration's line of the training log; a key that does not apply to the method is null."""
     rewards = [reward for step in steps for reward in step.rewards]
+    beside = {
+        name: [reward for step in steps for reward in step.rewards_beside[name]]
+        for name in steps[0].rewards_beside
+    }
     fractions = [step.clip_fraction for step in steps if step.clip_fraction is not None]
     skipped = [step.skipped_groups for step in steps if step.skipped_groups is not None]
     return {
         "iteration": iteration,
         "reward": fmean(rewards),
         "reward_std": pstdev(rewards),
+        **{f"reward_{name}": _mean(of_all) for name, of_all in beside.items()},
         "loss": sum(step.loss for step in steps),
         "grad_norm": _mean(norms),
         "d_j": _mean(d for step in steps for d in step.joint_distances),
@@ -135,6 +140,7 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     budget = settings.training
     method: Method = settings.method.build()
     method.check(budget.steps, budget.batch)
+    method.check_rewards(budget.rewards_beside)
     # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
     mixed = Path(budget.prompts).suffix == ".jsonl"
     sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
@@ -155,8 +161,11 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     backbone.transformer, optimizer = accelerator.prepare(backbone.transformer, optimizer)
     tally = Tally()
     accelerator.register_for_checkpointing(average, tally)
-    reward = load_reward(budget.reward.name, budget.reward.path, accelerator.device)
-    problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, accelerator)
+    reward, *beside = (
+        load_reward(name, path, accelerator.device)
+        for name, path in {budget.reward.name: budget.reward.path, **budget.rewards_beside}.items()
+    )
+    problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, accelerator, beside)
     return Training(method, problem, optimizer, average, tally, budget.clip)
 
 
@@ -315,10 +324,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--snapshot-every", type=int, help="iterations; none without it")
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
-    weights = [settings.backbone.path, settings.training.reward.path]
     with (
         leased_device() as device,
-        record(arguments.out / "provenance.json", settings, weights, device) as entries,
+        record(arguments.out / "provenance.json", settings, settings.weights, device) as entries,
     ):
         try:
             tally = train(

@@ -294,11 +294,10 @@ class Suite:
     def _weights(self, stage: Stage, run: str) -> list[str]:
         settings = self.settings(run, self.seeds[0])
         base, score = [settings.generate.backbone.path], settings.score.weights
-        reward = [settings.train.training.reward.path] if settings.train else []
         finished = self.experiments.runs[run].weights
         made_by = [*base, finished] if finished else base
         return {
-            "train": [*base, *reward],
+            "train": settings.train.weights if settings.train else [],
             "generate": made_by,
             "score": score,
             "track": [*made_by, *score],
