@@ -52,7 +52,9 @@ class FlowGRPO(PolicyGradient):
 
     @override
     def advantages(
-        self, problem: Problem, rewards: Float[Tensor, "rewards prompts group"]
+        self, problem: Problem, rewards: Float[Tensor, "prompts group rewards"]
     ) -> Float[Tensor, "prompts group"]:
         """Group means, the batch's spread."""
-        return batch_advantages(rewards[0], problem.gather(rewards[0]), self.advantage_clip)
+        return batch_advantages(
+            rewards[..., 0], problem.gather(rewards[..., 0]), self.advantage_clip
+        )

@@ -65,7 +65,7 @@ class MixGRPO(PolicyGradient):
 
     @override
     def advantages(
-        self, problem: Problem, rewards: Float[Tensor, "rewards prompts group"]
+        self, problem: Problem, rewards: Float[Tensor, "prompts group rewards"]
     ) -> Float[Tensor, "prompts group"]:
         """Each reward standardised in each group, then their mean."""
         return mixed_advantages(rewards, self.advantage_clip)

@@ -54,7 +54,7 @@ class _Recorded:
     images: Sequence[Image]
     prompts: list[str]
     record: Rollout
-    rewards: Float[Tensor, "rewards batch"]
+    rewards: Float[Tensor, "batch rewards"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +137,10 @@ class PolicyGradient(Method):
     def advantages(
         self,
         problem: Problem,  # noqa: ARG002 - a method may compare with other processes' images
-        rewards: Float[Tensor, "rewards prompts group"],
+        rewards: Float[Tensor, "prompts group rewards"],
     ) -> Float[Tensor, "prompts group"]:
         """Each image's advantage over its group; a row of NaN is a group that teaches nothing."""
-        return group_advantages(rewards[0], self.advantage_clip)
+        return group_advantages(rewards[..., 0], self.advantage_clip)
 
     @override
     def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
@@ -162,13 +162,13 @@ class PolicyGradient(Method):
             ]
             for part in shares
         ]
-        rewards = torch.cat([chunk.rewards for part in parts for chunk in part], dim=1)
-        table = self.advantages(problem, rewards.unflatten(1, (-1, self.group)))
+        rewards = torch.cat([chunk.rewards for part in parts for chunk in part])
+        table = self.advantages(problem, rewards.unflatten(0, (-1, self.group)))
         advantage = dict(zip(images, table.flatten().tolist(), strict=True))
         skipped = int(table.isnan().all(dim=1).sum())
         updated = False
         for n, part in enumerate(parts):
-            first, *beside = torch.cat([chunk.rewards for chunk in part], dim=1).tolist()
+            first, *beside = torch.cat([chunk.rewards for chunk in part]).T.tolist()
             progress = Progress(
                 rewards=first,
                 rewards_beside=dict(zip(problem.rewards_beside, beside, strict=True)),

@@ -78,7 +78,7 @@ class Problem(Protocol):
         """The reward of decode(x), float32, differentiable in x."""
         ...
 
-    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "rewards batch"]:
+    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "batch rewards"]:
         """All rewards of decode(x), that of `score` first; without gradient."""
         ...
 

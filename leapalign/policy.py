@@ -42,19 +42,19 @@ def group_advantages(
 
 
 def mixed_advantages(
-    rewards: Float[Tensor, "rewards prompts group"], clip: float
+    rewards: Float[Tensor, "prompts group rewards"], clip: float
 ) -> Float[Tensor, "prompts group"]:
     """MixGRPO's advantages (arXiv 2507.21802) under several rewards: the mean of each one's.
 
     Args:
-        rewards: one row per reward and prompt; their units do not matter.
+        rewards: one row per prompt; their units do not matter.
         clip: the mean is bounded to ±clip.
 
     Returns:
         The advantages. A reward that is equal in all of a group has no say there; a row of NaN
         where all of them are.
     """
-    each = torch.stack([group_advantages(of_one, clip=math.inf) for of_one in rewards])
+    each = torch.stack([group_advantages(of_one, clip=math.inf) for of_one in rewards.unbind(-1)])
     undecided = each.isnan().all(dim=0)
     return each.nan_to_num(0.0).mean(dim=0).clamp(-clip, clip).masked_fill(undecided, torch.nan)
 

@@ -115,14 +115,15 @@ class TrainingProblem:
         return self.reward.score(self.backbone.decode(x).float(), prompts) / self.reward.unit
 
     @torch.no_grad()
-    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "rewards batch"]:
+    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "batch rewards"]:
         """All rewards of the decoded images, each in its unit, that of `score` first.
 
         Raises:
             UserError: a score is not finite, or not in its reward's range.
         """
         images, rewards = self.backbone.decode(x).float(), (self.reward, *self.beside)
-        return torch.stack([reward.score(images, prompts) / reward.unit for reward in rewards])
+        each = [reward.score(images, prompts) / reward.unit for reward in rewards]
+        return torch.stack(each, dim=-1)
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         """Slices of at most `budget.micro_batch` that cover `count` samples."""

@@ -19,13 +19,14 @@ rule train:
         settings=lambda wildcards: suite.train_settings(wildcards.run, wildcards.seed),
         checkpoints=lambda wildcards: suite.checkpoints(wildcards.run, wildcards.seed),
         data=lambda wildcards: suite.data("train", wildcards.run),
+        curves=lambda wildcards: suite.curves(wildcards.run, wildcards.seed),
         watched=lambda wildcards: suite.snapshots(wildcards.run),
         out=subpath(output.weights, parent=True),
     message:
         "train {wildcards.run}, seed {wildcards.seed}"
     shell:
         "python -m leapalign.train --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
-        " --out {params.out:q} {params.watched} > {log:q} 2>&1"
+        " --out {params.out:q} --curves {params.curves:q} {params.watched} > {log:q} 2>&1"
 
 
 # Official weights and prompts, by their names in leapalign/registry.yaml; without a name it lists them:

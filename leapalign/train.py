@@ -35,6 +35,7 @@ from leapalign.problem import TrainingProblem
 from leapalign.record import peak_memory_mb, record
 from leapalign.rewards import load_reward
 from leapalign.settings import TrainSettings
+from leapalign.trackers import drawing
 
 WEIGHTS = "transformer.safetensors"
 LOG = "log.jsonl"
@@ -170,7 +171,12 @@ def prepare(settings: TrainSettings, device: str) -> Training:
 
 
 def train(
-    settings: TrainSettings, out: Path, checkpoints: Path, device: str, every: int | None = None
+    settings: TrainSettings,
+    out: Path,
+    checkpoints: Path,
+    device: str,
+    every: int | None = None,
+    curves: Path | None = None,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -180,6 +186,7 @@ def train(
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
+        curves: gets TensorBoard's event files; by default there are none.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -196,12 +203,14 @@ def train(
     log = checkpoints / LOG
     keep_lines(log, run.tally.iteration)
     budget = settings.training
-    with progress_view(settings, run.tally.iteration) as show:
+    done = run.tally.iteration
+    with progress_view(settings, done) as show, drawing(curves, settings, done) as draw:
         while run.tally.iteration < budget.iterations:
             with naming_failure(run):
                 line = run.iterate()
             append_text(log, json.dumps(line) + "\n")
             show(line)
+            draw(line)
             done = run.tally.iteration
             if done == min(PATIENCE, budget.iterations):
                 refuse_idle(log, budget.reward.threshold)
@@ -322,6 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--snapshot-every", type=int, help="iterations; none without it")
+    parser.add_argument("--curves", type=Path, help="folder for TensorBoard's event files")
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     with (
@@ -330,7 +340,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         try:
             tally = train(
-                settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
+                settings,
+                arguments.out,
+                arguments.checkpoints,
+                device,
+                arguments.snapshot_every,
+                arguments.curves,
             )
         except UserError as error:
             raise UserError(f"{arguments.out}: {error}") from error

@@ -194,6 +194,10 @@ class Suite:
         name = train.hash() if train else ""
         return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
 
+    def curves(self, run: str, seed: str | int) -> str:
+        """Where TensorBoard finds a training's curves; no output of a rule, as its checkpoints."""
+        return f"{self.folder}/tensorboard/{run}/seed{seed}"
+
     def tracked(self, run: str) -> bool:
         """Whether the run is watched while it trains."""
         return run in self.experiments.of("progress")

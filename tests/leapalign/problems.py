@@ -69,7 +69,7 @@ class MiniProblem(ABC):
 
     def scores(self, x: Tensor, prompts: Sequence[str]) -> Tensor:
         with torch.no_grad():
-            return self.score(x, prompts).unsqueeze(0)
+            return self.score(x, prompts).unsqueeze(-1)
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         size = self.micro_batch

@@ -45,9 +45,9 @@ def test_each_reward_is_that_of_the_decoded_images(settings: TrainSettings) -> N
     scores = problem.scores(x, prompts)
     assert not scores.requires_grad
     with torch.no_grad():
-        assert torch.equal(scores[0], problem.score(x, prompts))
+        assert torch.equal(scores[:, 0], problem.score(x, prompts))
         images = problem.backbone.decode(x).float()
-        for found, (name, path) in zip(scores[1:], BESIDE.items(), strict=True):
+        for found, (name, path) in zip(scores.T[1:], BESIDE.items(), strict=True):
             reward = load_reward(name, path)
             assert torch.equal(found, reward.score(images, prompts) / reward.unit)
 
