@@ -50,6 +50,8 @@ class FlowGRPO(PolicyGradient):
         return Path(grid, range(grid.steps - 1))
 
     @override
-    def advantages(self, rewards: Float[Tensor, "prompts group"]) -> Float[Tensor, "prompts group"]:
+    def advantages(
+        self, rewards: Float[Tensor, "prompts group rewards"]
+    ) -> Float[Tensor, "prompts group"]:
         """Group means, the batch's spread."""
-        return batch_advantages(rewards, self.advantage_clip)
+        return batch_advantages(rewards[..., 0], self.advantage_clip)

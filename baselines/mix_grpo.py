@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.grpo import Path, PolicyGradient
+from leapalign.policy import mixed_advantages
 from leapalign.steps import FlowSDE
 
 
@@ -17,7 +21,8 @@ from leapalign.steps import FlowSDE
 class MixGRPO(PolicyGradient):
     """All the window's steps train, in order; the window slides from noise to image.
 
-    A group's images are one and the same before the window: computed once per prompt.
+    A group's images are one and the same before the window: computed once per prompt. Under several
+    rewards an image's advantage is the mean of its advantages under each.
 
     Args:
         window: stochastic steps.
@@ -29,6 +34,8 @@ class MixGRPO(PolicyGradient):
     window: int = 4
     stride: int = 1
     iterations_per_position: int = 25
+
+    several_rewards: ClassVar[bool] = True
 
     @override
     def check(self, steps: int, batch: int) -> None:
@@ -54,3 +61,10 @@ class MixGRPO(PolicyGradient):
         starts = range(0, last + 1, self.stride) if self.stride else range(1)
         start = starts[iteration // self.iterations_per_position % len(starts)]
         return Path(grid, range(start, start + self.window))
+
+    @override
+    def advantages(
+        self, rewards: Float[Tensor, "prompts group rewards"]
+    ) -> Float[Tensor, "prompts group"]:
+        """Each reward standardised in each group, then their mean."""
+        return mixed_advantages(rewards, self.advantage_clip)

@@ -129,8 +129,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = TrainSettings.from_json(arguments.settings)
     plain = replace(settings.method, settings={**settings.method.settings, "weighting": "none"})
     settings = replace(settings, method=plain)
-    weights = [settings.backbone.path, settings.training.reward.path]
-    with leased_device() as device, record(arguments.out, settings, weights, device) as entries:
+    with (
+        leased_device() as device,
+        record(arguments.out, settings, settings.weights, device) as entries,
+    ):
         entries["lengths"] = list(lengths(settings, device))
         entries["residuals"] = residuals(settings, device)
 

@@ -130,7 +130,9 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
     method = _method(config, layers, where)
     training, deviations = _training(scale, layers)
     try:
-        method.build().check(training.steps, training.batch)
+        built = method.build()
+        built.check(training.steps, training.batch)
+        built.check_rewards(training.rewards_beside)
     except UserError as error:
         raise UserError(f"run `{name}` at scale {scale_name}: {run.method}: {error}") from None
     train = TrainSettings(

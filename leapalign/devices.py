@@ -102,14 +102,33 @@ def _release(held: dict[str, int]) -> None:
 
 
 @contextlib.contextmanager
+def leased_devices(count: int) -> Iterator[tuple[str, ...]]:
+    """Hold `count` devices for this process and those it starts, which see no others.
+
+    Must be entered before CUDA is initialised.
+
+    Yields:
+        The devices' names; none where the CPU does the work.
+
+    Raises:
+        UserError: more devices are wanted than there are.
+    """
+    with lease(count) as held:
+        if held:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+        yield held
+
+
+@contextlib.contextmanager
 def leased_device() -> Iterator[str]:
     """Hold one device for this process; yields the name that torch knows it by.
 
-    Must be entered before CUDA is initialised: the process then sees only its own device.
+    A worker of several has its own among those that the launcher holds for all of them
+    (`leapalign.launch`).
     """
-    with lease(1) as held:
-        if not held:
-            yield "cpu"
-            return
-        os.environ["CUDA_VISIBLE_DEVICES"] = held[0]
-        yield "cuda:0"
+    rank = os.environ.get("LOCAL_RANK")
+    if rank is not None:
+        yield f"cuda:{rank}" if cuda_devices() else "cpu"
+        return
+    with leased_devices(1) as held:
+        yield "cuda:0" if held else "cpu"

@@ -68,12 +68,12 @@ class _Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Recorded:
-    """A micro-batch's images, its rollout with log-densities, and its rewards."""
+    """A micro-batch's images, its rollout with log-densities, and all its rewards."""
 
     images: Sequence[Image]
     prompts: list[str]
     record: Rollout
-    rewards: Float[Tensor, " batch"]
+    rewards: Float[Tensor, "batch rewards"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,9 +158,11 @@ class PolicyGradient(Method):
         """The stochastic steps one image trains, in replay order: all of them."""
         return list(stochastic)
 
-    def advantages(self, rewards: Float[Tensor, "prompts group"]) -> Float[Tensor, "prompts group"]:
+    def advantages(
+        self, rewards: Float[Tensor, "prompts group rewards"]
+    ) -> Float[Tensor, "prompts group"]:
         """Each image's advantage over its group; a row of NaN is a group that teaches nothing."""
-        return group_advantages(rewards, self.advantage_clip)
+        return group_advantages(rewards[..., 0], self.advantage_clip)
 
     @override
     def prompts_per_iteration(self, batch: int) -> int:
@@ -191,13 +193,15 @@ class PolicyGradient(Method):
             for part in own
         ]
         rewards = [problem.gather(torch.cat([chunk.rewards for chunk in part])) for part in parts]
-        table = self.advantages(torch.cat(rewards).view(-1, self.group))
+        table = self.advantages(torch.cat(rewards).unflatten(0, (-1, self.group)))
         advantage = dict(zip(images, table.flatten().tolist(), strict=True))
         skipped = int(table.isnan().all(dim=1).sum())
         updated = False
         for n, part in enumerate(parts):
+            first, *beside = torch.cat([chunk.rewards for chunk in part]).T.tolist()
             progress = Progress(
-                rewards=[r for chunk in part for r in chunk.rewards.tolist()],
+                rewards=first,
+                rewards_beside=dict(zip(problem.rewards_beside, beside, strict=True)),
                 forwards=sum(chunk.record.evaluations for chunk in part),
                 images=sum(len(chunk.images) for chunk in part),
                 skipped_groups=0,
@@ -259,8 +263,7 @@ class PolicyGradient(Method):
         )
         last = path.grid.end - 1
         image = record.prediction(last) if self.rewards_prediction else record.states[-1]
-        with torch.no_grad():
-            return _Recorded(images, prompts, record, problem.score(image, prompts))
+        return _Recorded(images, prompts, record, problem.scores(image, prompts))
 
     def _replay(
         self,

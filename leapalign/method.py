@@ -8,15 +8,16 @@ classes: `leapalign.direct.DirectGradient` asks it for a Plan per sample,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.plan import REPLAY_COST
 from leapalign.rollout import Velocity
@@ -69,8 +70,17 @@ class Problem(Protocol):
         """The velocity field under these prompts."""
         ...
 
+    @property
+    def rewards_beside(self) -> tuple[str, ...]:
+        """The names of further rewards beside the one that `score` gives."""
+        ...
+
     def score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """The reward of decode(x), float32, differentiable in x."""
+        ...
+
+    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "batch rewards"]:
+        """All rewards of decode(x), that of `score` first; without gradient."""
         ...
 
     def micro_batches(self, count: int) -> Iterator[slice]:
@@ -96,6 +106,7 @@ class Progress:
 
     Args:
         rewards: the rollouts' rewards.
+        rewards_beside: their further rewards, by name.
         loss: the loss whose gradient was accumulated.
         joint_distances: d_j per sample and inner joint.
         image_distances: d_0 per sample.
@@ -108,6 +119,7 @@ class Progress:
     """
 
     rewards: list[float] = field(default_factory=list)
+    rewards_beside: dict[str, list[float]] = field(default_factory=dict)
     loss: float = 0.0
     joint_distances: list[float] = field(default_factory=list)
     image_distances: list[float] = field(default_factory=list)
@@ -129,6 +141,10 @@ def combined(parts: Sequence[Progress]) -> Progress:
     fractions = [part.clip_fraction for part in parts if part.clip_fraction is not None]
     return Progress(
         rewards=[reward for part in parts for reward in part.rewards],
+        rewards_beside={
+            name: [reward for part in parts for reward in part.rewards_beside[name]]
+            for name in parts[0].rewards_beside
+        },
         loss=fmean(part.loss for part in parts),
         joint_distances=[d for part in parts for d in part.joint_distances],
         image_distances=[d for part in parts for d in part.image_distances],
@@ -143,7 +159,26 @@ def combined(parts: Sequence[Progress]) -> Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
-    """A post-training method. Its dataclass fields are its settings."""
+    """A post-training method. Its dataclass fields are its settings.
+
+    Attributes:
+        several_rewards: whether it is defined for several rewards at once.
+    """
+
+    several_rewards: ClassVar[bool] = False
+
+    def check_rewards(self, beside: Iterable[str]) -> None:
+        """Refuse further rewards, by name, where the method is not defined for them.
+
+        Raises:
+            UserError: it is defined for one reward alone.
+        """
+        names = ", ".join(beside)
+        if names and not self.several_rewards:
+            raise UserError(
+                f"rewards_beside: {type(self).__name__} is defined for one reward; leave out "
+                f"{names}, or name it as `reward`"
+            )
 
     def check(self, steps: int, batch: int) -> None:  # noqa: B027 - most settings fit any budget
         """Raise `UserError` where the settings do not fit the budget."""

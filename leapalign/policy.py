@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,24 @@ def group_advantages(
     spread = rewards.std(dim=1, keepdim=True)
     advantages = (rewards - rewards.mean(dim=1, keepdim=True)) / (spread + 1e-8)
     return advantages.clamp(-clip, clip).masked_fill(spread == 0, torch.nan)
+
+
+def mixed_advantages(
+    rewards: Float[Tensor, "prompts group rewards"], clip: float
+) -> Float[Tensor, "prompts group"]:
+    """MixGRPO's advantages (arXiv 2507.21802) under several rewards: the mean of each one's.
+
+    Args:
+        rewards: one row per prompt; their units do not matter.
+        clip: the mean is bounded to ±clip.
+
+    Returns:
+        The advantages. A reward that is equal in all of a group has no say there; a row of NaN
+        where all of them are.
+    """
+    each = torch.stack([group_advantages(of_one, clip=math.inf) for of_one in rewards.unbind(-1)])
+    undecided = each.isnan().all(dim=0)
+    return each.nan_to_num(0.0).mean(dim=0).clamp(-clip, clip).masked_fill(undecided, torch.nan)
 
 
 def batch_advantages(

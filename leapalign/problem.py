@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from leapalign.parallel import Processes
 from leapalign.rewards import Reward
 from leapalign.rollout import Velocity
 from leapalign.samplewise import in_parts
-from leapalign.settings import Training
+from leapalign.settings import Training, plain_name
 from leapalign.sharding import Sharding
 from leapalign.steps import Latents
 from leapalign.streams import choices, stream
@@ -35,6 +36,7 @@ class TrainingProblem:
         processes: who shares the work.
         sharding: when gradients are reduced.
         image_batch: images decoded and scored at once; by default all of a micro-batch.
+        beside: further rewards, for methods that are defined for several.
     """
 
     backbone: Backbone
@@ -45,6 +47,7 @@ class TrainingProblem:
     processes: Processes
     sharding: Sharding
     image_batch: int | None = None
+    beside: Sequence[Reward] = ()
 
     @property
     def steps(self) -> int:
@@ -65,6 +68,11 @@ class TrainingProblem:
     def passes(self) -> int:
         """Transformer passes that one evaluation of the velocity takes."""
         return self.backbone.passes(self.budget.guidance)
+
+    @property
+    def rewards_beside(self) -> tuple[str, ...]:
+        """The names of the further rewards."""
+        return tuple(map(plain_name, self.budget.rewards_beside))
 
     def grid(self, steps: int) -> Grid:
         """The base model's own time grid."""
@@ -109,6 +117,22 @@ class TrainingProblem:
 
     def _score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         return self.reward.score(self.backbone.decode(x).float(), prompts) / self.reward.unit
+
+    @torch.no_grad()
+    def scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "batch rewards"]:
+        """All rewards of the decoded images, each in its unit, that of `score` first.
+
+        Raises:
+            UserError: a score is not finite, or not in its reward's range.
+        """
+        size = self.image_batch or len(x)
+        parts = [slice(start, start + size) for start in range(0, len(x), size)]
+        return torch.cat([self._scores(x[part], prompts[part]) for part in parts])
+
+    def _scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "batch rewards"]:
+        images, rewards = self.backbone.decode(x).float(), (self.reward, *self.beside)
+        each = [reward.score(images, prompts) / reward.unit for reward in rewards]
+        return torch.stack(each, dim=-1)
 
     def micro_batches(self, count: int) -> Iterator[slice]:
         """Slices of at most `budget.micro_batch` that cover `count` samples."""

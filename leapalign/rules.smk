@@ -13,19 +13,23 @@ rule train:
         "../environment.yml"
     threads: 1
     resources:
-        gpu=1,
+        **suite.training_resources(),
+        runtime=lambda wildcards: suite.minutes(wildcards.run),
         seconds=lambda wildcards: suite.seconds("train", wildcards.run),
     params:
         settings=lambda wildcards: suite.train_settings(wildcards.run, wildcards.seed),
         checkpoints=lambda wildcards: suite.checkpoints(wildcards.run, wildcards.seed),
         data=lambda wildcards: suite.data("train", wildcards.run),
+        curves=lambda wildcards: suite.curves(wildcards.run, wildcards.seed),
         watched=lambda wildcards: suite.snapshots(wildcards.run),
         out=subpath(output.log, parent=True),
     message:
         "train {wildcards.run}, seed {wildcards.seed}"
     shell:
-        "python -m leapalign.train --settings {params.settings:q} --checkpoints {params.checkpoints:q}"
-        " --out {params.out:q} --run {wildcards.run:q} {params.watched} > {log:q} 2>&1"
+        # In the shell's place, so that a scheduler's signal reaches it.
+        "exec python -m leapalign.launch --nodes {resources.nodes} --settings {params.settings:q}"
+        " --checkpoints {params.checkpoints:q} --out {params.out:q} --curves {params.curves:q} --run {wildcards.run:q}"
+        " {params.watched} > {log:q} 2>&1"
 
 
 # Official weights and prompts, by their names in leapalign/registry.yaml; without a name it lists them:

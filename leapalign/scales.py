@@ -67,6 +67,21 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A machine of the kind that a scale's trainings run on, as a scheduler counts it.
+
+    Attributes:
+        devices: those it has; a training on more takes several nodes.
+        cores: of its processor for each device of a training.
+        memory: of its own for each device of a training, GB.
+    """
+
+    devices: Positive = 8
+    cores: Positive = 1
+    memory: Positive = 4
+
+
+@dataclass(frozen=True, slots=True)
 class RewardChoice:
     """Another reward to train on.
 
@@ -128,6 +143,7 @@ class Scale:
 
     Attributes:
         compute: how its trainings use their machine.
+        node: that machine, for a scheduler.
         runs: the runs this scale does; all by default. Tables show the others as gaps.
         methods: what this scale changes of a method, by the name of the method's file.
         overrides: what this scale changes of a run.
@@ -146,6 +162,7 @@ class Scale:
     cost: Cost
     tracking: Tracking
     compute: Compute = field(default_factory=Compute)
+    node: Node = field(default_factory=Node)
     detector: str | None = None
     methods: Mapping[str, MethodLayer] = field(default_factory=dict)
     overrides: Mapping[str, Layer] = field(default_factory=dict)

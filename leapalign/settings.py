@@ -129,6 +129,8 @@ class Training:
         clip: largest norm of the gradient.
         ema: decay of the averaged weights, which are the ones evaluated.
         reward: what is maximised.
+        rewards_beside: further rewards, name in `leapalign.rewards` or class → weights; all count
+            alike, for the methods that are defined for several.
         micro_batch: images per forward pass, or `auto`, as many as fit; changes memory, not the
             result.
         checkpoint_every: iterations between checkpoints.
@@ -147,6 +149,7 @@ class Training:
     micro_batch: Positive | Literal["auto"]
     checkpoint_every: Positive = 25
     adapter: Adapter | None = None
+    rewards_beside: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,12 @@ class TrainSettings(Canonical):
     method: Method
     training: Training
     compute: Compute = field(default_factory=Compute)
+
+    @property
+    def weights(self) -> list[str]:
+        """Every folder of weights that training reads."""
+        rewards = (self.training.reward.path, *self.training.rewards_beside.values())
+        return [self.backbone.path, *rewards]
 
     def recipe(self) -> str:
         """A hash of what decides the result: a training goes on under the same, on any machine."""

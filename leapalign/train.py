@@ -47,6 +47,7 @@ from leapalign.rewards import load_reward
 from leapalign.settings import Optimizer, TrainSettings
 from leapalign.settings import Training as Budget
 from leapalign.sharding import shard, whole
+from leapalign.trackers import drawing
 
 LOG = "log.jsonl"
 SNAPSHOTS = "snapshots"
@@ -134,12 +135,17 @@ def log_line(
 ) -> dict[str, Any]:
     """One iteration's line of the training log; a key that does not apply to the method is null."""
     rewards = [reward for step in steps for reward in step.rewards]
+    beside = {
+        name: [reward for step in steps for reward in step.rewards_beside[name]]
+        for name in steps[0].rewards_beside
+    }
     fractions = [step.clip_fraction for step in steps if step.clip_fraction is not None]
     skipped = [step.skipped_groups for step in steps if step.skipped_groups is not None]
     return {
         "iteration": iteration,
         "reward": fmean(rewards),
         "reward_std": pstdev(rewards),
+        **{f"reward_{name}": _mean(of_all) for name, of_all in beside.items()},
         "loss": sum(step.loss for step in steps),
         "grad_norm": _mean(norms),
         "d_j": _mean(d for step in steps for d in step.joint_distances),
@@ -163,6 +169,7 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     """Load model, reward and prompts of a run, everything checked before any long work."""
     method: Method = settings.method.build()
     method.check(settings.training.steps, settings.training.batch)
+    method.check_rewards(settings.training.rewards_beside)
     processes.share(method.images_per_update(settings.training.batch))
     settings = admitted(settings, device)
     budget = settings.training
@@ -179,7 +186,10 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     sharding = shard(transformer, processes, settings.compute, where)
     average = Average(transformer, budget.ema)
     optimizer = adamw(transformer, budget.optimizer)
-    reward = load_reward(budget.reward.name, budget.reward.path, where)
+    reward, *beside = (
+        load_reward(name, path, where)
+        for name, path in {budget.reward.name: budget.reward.path, **budget.rewards_beside}.items()
+    )
     problem = TrainingProblem(
         backbone,
         reward,
@@ -189,6 +199,7 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
         processes,
         sharding,
         settings.compute.image_batch,
+        beside,
     )
     return Training(method, problem, optimizer, average, Tally(), budget.clip)
 
@@ -230,13 +241,14 @@ def encode_prompts(
     backbone.prefetch(prompts, guidance)  # the others', where they are on another disk
 
 
-def train(
+def train(  # noqa: PLR0913
     settings: TrainSettings,
     out: Path,
     checkpoints: Path,
     device: str,
     every: int | None = None,
     processes: Processes = ALONE,
+    curves: Path | None = None,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -247,6 +259,7 @@ def train(
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
         processes: who trains it together, each on a device of its own.
+        curves: gets TensorBoard's event files; by default there are none.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -266,6 +279,7 @@ def train(
         contextlib.closing(saved),
         stop_requests() as request,
         progress_view(settings, run.tally.iteration, quiet=not processes.main) as show,
+        drawing(curves, settings, run.tally.iteration) as draw,
     ):
         while run.tally.iteration < budget.iterations:
             stop_if_asked(request, run, saved)
@@ -275,6 +289,7 @@ def train(
             if processes.main:
                 append_text(log, json.dumps(line) + "\n")
                 show(line)
+                draw(line)
                 if done == min(PATIENCE, budget.iterations):
                     refuse_idle(log, budget.reward.threshold)
             if every and done % every == 0 and done < budget.iterations:
@@ -421,10 +436,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--checkpoints", type=Path, required=True, help="folder for checkpoints")
     parser.add_argument("--snapshot-every", type=int, help="iterations; none without it")
+    parser.add_argument("--curves", type=Path, help="folder for TensorBoard's event files")
     parser.add_argument("--run", help="the run's name among the experiments, for the model card")
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
-    weights = [settings.backbone.path, settings.training.reward.path]
     card = model_card(settings, arguments.run)
     out, checkpoints = arguments.out, arguments.checkpoints
     with joined() as (processes, device):
@@ -432,14 +447,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             train(settings, out, checkpoints, device, arguments.snapshot_every, processes)
             return
         with (
-            record(out / "provenance.json", settings, weights, device) as entries,
+            record(out / "provenance.json", settings, settings.weights, device) as entries,
             occupied(out),
             occupied(checkpoints),
         ):
             entries["predicted"] = predicted(settings, device)
             try:
                 tally = train(
-                    settings, out, checkpoints, device, arguments.snapshot_every, processes
+                    settings,
+                    out,
+                    checkpoints,
+                    device,
+                    arguments.snapshot_every,
+                    processes,
+                    arguments.curves,
                 )
             except UserError as error:
                 raise UserError(f"{out}: {error}") from error

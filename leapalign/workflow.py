@@ -11,6 +11,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -195,6 +196,10 @@ class Suite:
         name = train.recipe() if train else ""
         return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
 
+    def curves(self, run: str, seed: str | int) -> str:
+        """Where TensorBoard finds a training's curves; no output of a rule, as its checkpoints."""
+        return f"{self.folder}/tensorboard/{run}/seed{seed}"
+
     def tracked(self, run: str) -> bool:
         """Whether the run is watched while it trains."""
         return run in self.experiments.of("progress")
@@ -272,6 +277,28 @@ class Suite:
         """The names of the evaluators' files."""
         return tuple(map(plain_name, self.shape.evaluators))
 
+    def training_resources(self) -> dict[str, int | str]:
+        """What a training of this scale asks of a scheduler, under the names of Slurm's plug-in.
+
+        Several nodes get one task each, from which the launcher's `srun` starts: `mpi` keeps the
+        plug-in from starting it inside of another, and `tasks_per_gpu` from multiplying the tasks.
+        """
+        devices, node = self.shape.compute.devices, self.shape.node
+        nodes = math.ceil(devices / node.devices)
+        share = math.ceil(devices / nodes)
+        asked: dict[str, int | str] = {
+            "gpu": devices,
+            "nodes": nodes,
+            "cpus_per_task": node.cores * share,
+            "mem_mb": 1000 * node.memory * share,
+        }
+        several = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
+        return asked | several if nodes > 1 else asked
+
+    def minutes(self, run: str) -> int:
+        """How long a scheduler should let a training run; one that takes longer is resumed."""
+        return math.ceil(1.5 * self.seconds("train", run) / 60) + 30
+
     def seconds(self, stage: Stage, run: str | None = None) -> int:
         """How long a job of a stage is expected to take."""
         cost = self.shape.cost
@@ -310,11 +337,10 @@ class Suite:
     def _weights(self, stage: Stage, run: str) -> list[str]:
         settings = self.settings(run, self.seeds[0])
         base, score = [settings.generate.backbone.path], settings.score.weights
-        reward = [settings.train.training.reward.path] if settings.train else []
         finished = self.experiments.runs[run].weights
         made_by = [*base, finished] if finished else base
         return {
-            "train": [*base, *reward],
+            "train": settings.train.weights if settings.train else [],
             "generate": made_by,
             "score": score,
             "track": [*made_by, *score],

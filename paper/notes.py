@@ -154,9 +154,9 @@ def _differences(
     found = []
     for key in sorted({*first, *second}):
         name, a, b = f"{prefix}{key}", first.get(key), second.get(key)
-        if isinstance(a, Mapping) and isinstance(b, Mapping):
+        if a and b and isinstance(a, Mapping) and isinstance(b, Mapping):
             found += _differences(a, b, f"{name}.")
-        elif a != b:
+        elif a != b and (a or b):  # an earlier ledger lacks what is still empty
             found.append((name, a, b))
     return found
 

@@ -52,8 +52,8 @@ def setting(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return _decimal(value)
-    if isinstance(value, (list, tuple)):
-        return ", ".join(setting(entry) for entry in value)
+    if isinstance(value, (list, tuple, Mapping)):  # of a mapping, what it names
+        return ", ".join(setting(entry) for entry in value) or "none"
     return str(value)
 
 

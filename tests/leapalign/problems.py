@@ -65,6 +65,12 @@ class MiniProblem(ABC):
         wanted = [torch.randn(shape, generator=stream(0, text), dtype=x.dtype) for text in prompts]
         return -(x - torch.stack(wanted)).square().mean(dim=(1, 2))
 
+    rewards_beside: tuple[str, ...] = ()
+
+    def scores(self, x: Tensor, prompts: Sequence[str]) -> Tensor:
+        with torch.no_grad():
+            return self.score(x, prompts).unsqueeze(-1)
+
     def micro_batches(self, count: int) -> Iterator[slice]:
         size = self.micro_batch
         return (slice(start, min(start + size, count)) for start in range(0, count, size))

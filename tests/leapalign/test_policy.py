@@ -20,6 +20,7 @@ from leapalign.policy import (
     batch_advantages,
     clipped_loss,
     group_advantages,
+    mixed_advantages,
     replay_policy,
 )
 from tests import tolerances
@@ -74,6 +75,31 @@ def test_batch_advantages_take_group_means_and_the_spread_of_all() -> None:
     assert batch_advantages(here, clip=0.5).max() == 0.5
     undecided = torch.tensor([[3.0, 3.0], [4.0, 9.0]], dtype=torch.float64)
     assert batch_advantages(undecided, clip=5.0)[0].isnan().all()
+
+
+def test_several_rewards_count_alike_whatever_their_units() -> None:
+    # z-scores of (1, 2, 3): ∓1 at the ends; 300 and 2 are units.
+    rising = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64)
+    falling = rising.flip(1)
+    both = mixed_advantages(torch.stack([300 * rising, 2 * rising], -1), clip=5.0)
+    assert both.tolist() == [pytest.approx([-1.0, 0.0, 1.0], abs=tolerances.ADVANTAGE)]
+    three = mixed_advantages(torch.stack([300 * rising, 2 * falling, rising], -1), clip=5.0)
+    assert three.tolist() == [pytest.approx([-1 / 3, 0.0, 1 / 3], abs=tolerances.ADVANTAGE)]
+
+
+def test_one_reward_is_a_mixture_of_one_to_the_bit() -> None:
+    rewards = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    rewards[2] = 0.3
+    mixed = mixed_advantages(rewards.unsqueeze(-1), clip=1.5)
+    assert torch.equal(mixed.nan_to_num(9.0), group_advantages(rewards, clip=1.5).nan_to_num(9.0))
+
+
+def test_a_reward_that_is_equal_in_a_group_has_no_say_there() -> None:
+    decided, equal = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([7.0, 7.0, 7.0])
+    rewards = torch.stack([torch.stack([decided, equal]), torch.stack([equal, equal])], -1)
+    advantages = mixed_advantages(rewards, clip=5.0)
+    assert advantages[0].tolist() == pytest.approx([-0.5, 0.0, 0.5], abs=tolerances.ADVANTAGE)
+    assert advantages[1].isnan().all()
 
 
 def test_a_group_without_spread_has_no_advantage() -> None:
