@@ -197,7 +197,8 @@ class TrainSettings(Canonical):
 
     def recipe(self) -> str:
         """A hash of what decides the result: a training goes on under the same, on any machine."""
-        budget = replace(self.training, **dict.fromkeys(IMMATERIAL, 1))
+        alike: dict[str, Any] = dict.fromkeys(IMMATERIAL, 1)
+        budget = replace(self.training, **alike)
         return replace(self, training=budget, compute=Compute()).hash()
 
 

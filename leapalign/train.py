@@ -20,7 +20,11 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+<<<<<<< HEAD
 from torch import Tensor
+=======
+from safetensors.torch import save_file
+>>>>>>> scaling
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
@@ -39,13 +43,18 @@ from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
 from leapalign.method import Method, Progress, combined
+from leapalign.optimizer import adamw
 from leapalign.parallel import ALONE, Processes, joined
 from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
 from leapalign.rewards import load_reward
+<<<<<<< HEAD
 from leapalign.settings import Optimizer, TrainSettings
 from leapalign.settings import Training as Budget
+=======
+from leapalign.settings import TrainSettings
+>>>>>>> scaling
 from leapalign.sharding import shard, whole
 from leapalign.trackers import drawing
 
@@ -77,7 +86,7 @@ class Training:
         steps, norms = [], []
         updates = self.method.updates(problem, iteration)
         while True:
-            problem.sharding.begin_update()
+            problem.sharding.accumulate()
             progress = next(updates, None)
             if progress is None:
                 break
@@ -105,7 +114,7 @@ class Training:
                 "holds weights from before it. Lower training.optimizer.lr, training.clip or the "
                 "method's nesting"
             )
-        self.problem.sharding.end_update()
+        self.problem.sharding.release()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update()
@@ -113,6 +122,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint; the tensors are those in use, and are loaded in place."""
+        self.problem.sharding.release()
         transformer = self.problem.backbone.transformer
         return {
             "weights": {name: weight.detach() for name, weight in self.average.trained.items()},
@@ -123,7 +133,7 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From a checkpoint that was read into `state_dict`."""
-        self.problem.sharding.end_update()
+        self.problem.sharding.release()
         transformer = self.problem.backbone.transformer
         set_optimizer_state_dict(transformer, self.optimizer, state["optimizer"])
         self.average.load_state_dict(state["average"])
@@ -204,6 +214,7 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     return Training(method, problem, optimizer, average, Tally(), budget.clip)
 
 
+<<<<<<< HEAD
 def adamw(transformer: torch.nn.Module, adam: Optimizer) -> torch.optim.AdamW:
     """AdamW over the trained weights, its moments allocated now: they are in every checkpoint."""
     optimizer = torch.optim.AdamW(
@@ -242,6 +253,9 @@ def encode_prompts(
 
 
 def train(  # noqa: PLR0913
+=======
+def train(
+>>>>>>> scaling
     settings: TrainSettings,
     out: Path,
     checkpoints: Path,
@@ -366,6 +380,7 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
+<<<<<<< HEAD
 def averaged_weights(run: Training) -> dict[str, Tensor]:
     """The averaged weights and the network's own buffers, by name, on the main process alone."""
     main, transformer = run.problem.processes.main, run.problem.backbone.transformer
@@ -383,6 +398,15 @@ def write_weights(run: Training, settings: TrainSettings, folder: Path) -> None:
     if weights:
         precision = getattr(torch, settings.compute.precision)
         export(run.problem.backbone.pipeline, weights, folder, precision)
+=======
+def write_weights(run: Training, path: Path) -> None:
+    """Write the averaged weights, whole or not at all; all processes take part."""
+    main, transformer = run.problem.processes.main, run.problem.backbone.transformer
+    weights = run.average.loadable(transformer, keep=main)
+    if main:
+        with replacing(path) as draft:
+            save_file(weights, draft)
+>>>>>>> scaling
 
 
 def write_results(checkpoints: Path, out: Path) -> None:

@@ -292,7 +292,7 @@ class Suite:
             "cpus_per_task": node.cores * share,
             "mem_mb": 1000 * node.memory * share,
         }
-        several = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
+        several: dict[str, int | str] = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
         return asked | several if nodes > 1 else asked
 
     def minutes(self, run: str) -> int:

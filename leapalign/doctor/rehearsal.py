@@ -213,6 +213,13 @@ class _Rehearsal:
         self.chunks += 1
         return x.mean(dim=(1, 2))
 
+    @property
+    def rewards_beside(self) -> tuple[str, ...]:
+        return tuple(self.settings.training.rewards_beside)
+
+    def scores(self, x: Latents, prompts: Sequence[str]) -> Tensor:
+        return self.score(x, prompts)[:, None].expand(-1, 1 + len(self.rewards_beside))
+
     def micro_batches(self, count: int) -> Iterator[slice]:
         size = int(self.settings.training.micro_batch)
         return (slice(start, min(start + size, count)) for start in range(0, count, size))
