@@ -64,7 +64,7 @@ class RandomFlux(Flux):
         resolution: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        encoder_dtype: torch.dtype | None = None,  # noqa: ARG003 - there are no encoders
+        encoder_dtype: torch.dtype | None = None,
     ) -> RandomFlux:
         """Build what the folder's configurations say; the decoder in float32 at least."""
         parts = []

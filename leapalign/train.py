@@ -20,11 +20,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-<<<<<<< HEAD
-from torch import Tensor
-=======
-from safetensors.torch import save_file
->>>>>>> scaling
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
@@ -49,12 +44,8 @@ from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
 from leapalign.rewards import load_reward
-<<<<<<< HEAD
-from leapalign.settings import Optimizer, TrainSettings
-from leapalign.settings import Training as Budget
-=======
 from leapalign.settings import TrainSettings
->>>>>>> scaling
+from leapalign.settings import Training as Budget
 from leapalign.sharding import shard, whole
 from leapalign.trackers import drawing
 
@@ -214,24 +205,6 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     return Training(method, problem, optimizer, average, Tally(), budget.clip)
 
 
-<<<<<<< HEAD
-def adamw(transformer: torch.nn.Module, adam: Optimizer) -> torch.optim.AdamW:
-    """AdamW over the trained weights, its moments allocated now: they are in every checkpoint."""
-    optimizer = torch.optim.AdamW(
-        [weight for weight in transformer.parameters() if weight.requires_grad],
-        lr=adam.lr,
-        betas=adam.betas,
-        eps=adam.eps,
-        weight_decay=adam.weight_decay,
-        fused=True,
-    )
-    # To ask for the state makes a step of nothing at a learning rate of zero. It did not happen.
-    get_optimizer_state_dict(transformer, optimizer)
-    for state in optimizer.state.values():
-        state["step"].zero_()
-    return optimizer
-
-
 def drawn_prompts(method: Method, sampler: Sampler, budget: Budget) -> list[str]:
     """The prompts that a whole training will draw, each once."""
     slots = range(method.prompts_per_iteration(budget.batch))
@@ -253,9 +226,6 @@ def encode_prompts(
 
 
 def train(  # noqa: PLR0913
-=======
-def train(
->>>>>>> scaling
     settings: TrainSettings,
     out: Path,
     checkpoints: Path,
@@ -380,33 +350,12 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
-<<<<<<< HEAD
-def averaged_weights(run: Training) -> dict[str, Tensor]:
-    """The averaged weights and the network's own buffers, by name, on the main process alone."""
-    main, transformer = run.problem.processes.main, run.problem.backbone.transformer
-    averages = run.average.gathered(keep=main)
-    if not main:
-        return {}
-    weights = dict(transformer.named_parameters())
-    buffers = {name: v for name, v in transformer.state_dict().items() if name not in weights}
-    return {**buffers, **averages}
-
-
 def write_weights(run: Training, settings: TrainSettings, folder: Path) -> None:
     """Write the averaged weights as stock pipelines load them; all processes take part."""
-    weights = averaged_weights(run)
-    if weights:
-        precision = getattr(torch, settings.compute.precision)
-        export(run.problem.backbone.pipeline, weights, folder, precision)
-=======
-def write_weights(run: Training, path: Path) -> None:
-    """Write the averaged weights, whole or not at all; all processes take part."""
-    main, transformer = run.problem.processes.main, run.problem.backbone.transformer
-    weights = run.average.loadable(transformer, keep=main)
+    main, backbone = run.problem.processes.main, run.problem.backbone
+    weights = run.average.loadable(backbone.transformer, keep=main)
     if main:
-        with replacing(path) as draft:
-            save_file(weights, draft)
->>>>>>> scaling
+        export(backbone.pipeline, weights, folder, getattr(torch, settings.compute.precision))
 
 
 def write_results(checkpoints: Path, out: Path) -> None:

@@ -104,19 +104,14 @@ DEVICES = 1e-6
 """Relative difference of an update's gradient, and the difference of a weight after it, for any
 number of processes and any micro-batch, in float64 but for images and ratios."""
 
-<<<<<<< HEAD
-BFLOAT16_GRADIENT = 0.1
-"""Relative difference of a gradient whose passes are bfloat16 from a float32 one's, tiny FLUX."""
-
 COMPILED = 1e-5
 """Relative gradient difference between compiled and eager blocks of a tiny FLUX, float32."""
 
 FORECAST = 0.05
 """The memory that a training is expected to take against what it takes, relative."""
-=======
+
 BFLOAT16_SPLIT = 1e-6
 """Relative difference of a gradient of bfloat16 passes, summed in one process or in two."""
 
 BFLOAT16_GRADIENT = 0.3
 """The same of bfloat16 passes from float32 ones: the rollout's states differ already."""
->>>>>>> scaling
