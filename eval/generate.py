@@ -89,6 +89,8 @@ def make_images(
         )
         if transformer is not None:
             backbone.load_weights(transformer)
+        prompts = [sample.prompt for sample in missing]
+        backbone.prefetch(prompts, settings.evaluation.guidance)
         for batch in batches(missing, settings.evaluation.batch, "generate"):
             for sample, image in zip(
                 batch, sample_images(backbone, batch, settings.evaluation), strict=True

@@ -126,6 +126,10 @@ class Method(ABC):
     def check(self, steps: int, batch: int) -> None:  # noqa: B027 - most settings fit any budget
         """Raise `UserError` where the settings do not fit the budget."""
 
+    def prompts_per_iteration(self, batch: int) -> int:
+        """How many slots an iteration draws prompts for; what is encoded before the training."""
+        return batch
+
     def grid(self, problem: Problem) -> Grid:
         """The training rollout's time grid: the base model's own."""
         return problem.grid(problem.steps)

@@ -16,6 +16,7 @@ from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.rewards import Reward
 from leapalign.rollout import Velocity
+from leapalign.samplewise import in_parts
 from leapalign.settings import Training
 from leapalign.steps import Latents
 from leapalign.streams import choices, stream
@@ -32,6 +33,7 @@ class TrainingProblem:
         budget: the settings all methods share.
         seed: root of every random stream.
         accelerator: devices and gradient reduction.
+        image_batch: images decoded and scored at once; by default all of a micro-batch.
     """
 
     backbone: Backbone
@@ -40,6 +42,7 @@ class TrainingProblem:
     budget: Training
     seed: int
     accelerator: Accelerator
+    image_batch: int | None = None
 
     @property
     def steps(self) -> int:
@@ -101,9 +104,17 @@ class TrainingProblem:
     def score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         """The reward of the decoded images in its unit, in float32, differentiable in x.
 
+        Decoder and reward limit the batch at 720 pixels, not the transformer, so that they may take
+        `image_batch` images at once, forward and backward.
+
         Raises:
             UserError: a score is not finite, or not in the reward's range.
         """
+        if self.image_batch is None:
+            return self._score(x, prompts)
+        return in_parts(lambda rows, part: self._score(rows, prompts[part]), x, self.image_batch)
+
+    def _score(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, " batch"]:
         return self.reward.score(self.backbone.decode(x).float(), prompts) / self.reward.unit
 
     def micro_batches(self, count: int) -> Iterator[slice]:

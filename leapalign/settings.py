@@ -98,10 +98,11 @@ class Compute:
     Attributes:
         devices: processes of a training, one device each; several shard the model (FSDP2).
         precision: of forward and backward passes; the trained weights are float32.
-        recompute: whether transformer blocks, decoder and reward are computed again in the backward
+        recompute: whether the blocks of transformer and decoder are computed again in the backward
             pass instead of keeping their activations.
         compile: whether each kind of transformer block is compiled.
-        image_batch: images decoded and scored at once; by default all of a micro-batch.
+        image_batch: images decoded, scored and differentiated at once; by default all of a
+            micro-batch.
     """
 
     devices: Positive = 1

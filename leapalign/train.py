@@ -24,7 +24,9 @@ from rich.progress import Progress as Bar
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from leapalign.backbones.backbone import Backbone
 from leapalign.checkpoint import Checkpoints, Tally
+from leapalign.compute import fit, load_types
 from leapalign.data import Sampler, read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard, raised_at
@@ -34,6 +36,7 @@ from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.record import peak_memory_mb, record
 from leapalign.rewards import load_reward
+from leapalign.settings import Training as Budget
 from leapalign.settings import TrainSettings
 
 WEIGHTS = "transformer.safetensors"
@@ -140,8 +143,11 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
     accelerator = Accelerator(cpu=device == "cpu")
     loader = resolve(settings.backbone.loader, "backbone.loader")
-    backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)
+    types = load_types(settings.compute, budget.adapter)
+    backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device, **types)
+    encode_prompts(backbone, drawn_prompts(method, sampler, budget), budget.guidance, accelerator)
     backbone.transformer.requires_grad_(True).train()
+    fit(backbone, settings.compute)
     adam = budget.optimizer
     optimizer = torch.optim.AdamW(
         backbone.transformer.parameters(),
@@ -157,7 +163,29 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     accelerator.register_for_checkpointing(average, tally)
     reward = load_reward(budget.reward.name, budget.reward.path, accelerator.device)
     problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, accelerator)
+    problem.image_batch = settings.compute.image_batch
     return Training(method, problem, optimizer, average, tally, budget.clip)
+
+
+def drawn_prompts(method: Method, sampler: Sampler, budget: Budget) -> list[str]:
+    """The prompts that a whole training will draw, each once."""
+    slots = range(method.prompts_per_iteration(budget.batch))
+    return list(
+        {sampler.draw(i, slot).text: None for i in range(budget.iterations) for slot in slots}
+    )
+
+
+def encode_prompts(
+    backbone: Backbone, prompts: Sequence[str], guidance: float, accelerator: Accelerator
+) -> None:
+    """Encode a training's prompts beforehand, each process its share.
+
+    The text encoders are gone before optimiser, average and activations need their memory.
+    """
+    rank, count = accelerator.process_index, accelerator.num_processes
+    backbone.prefetch(prompts[rank::count], guidance)
+    accelerator.wait_for_everyone()
+    backbone.prefetch(prompts, guidance)  # the others', where they are on another disk
 
 
 def train(

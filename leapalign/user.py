@@ -31,6 +31,8 @@ class UserConfig:
         checkpoints: run → finished weights, which are only sampled and scored.
         fetch: entries of `leapalign/registry.yaml`, with spaces between them.
         mirror: a folder to fetch them from; else from where they are published.
+        cache: a folder for what is computed once, prompts' encodings above all; by default
+            `leapalign` in the user's own cache.
     """
 
     scale: str = "auto"
@@ -40,6 +42,7 @@ class UserConfig:
     checkpoints: Mapping[RunName, str] = field(default_factory=dict)
     fetch: str = ""
     mirror: str = ""
+    cache: str = ""
 
 
 def user_config() -> UserConfig:

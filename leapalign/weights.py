@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
-from functools import cache
 from pathlib import Path
 
+from leapalign import cache
 from leapalign.errors import UserError
 from leapalign.files import write_json
 from leapalign.registry import how_to_get
@@ -18,7 +19,7 @@ SUMS = "SHA256SUMS"
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 
 
-@cache
+@functools.cache
 def fingerprint(path: str) -> dict[str, str]:
     """The SHA-256 of every weights file in a folder (or of the file itself), by relative path.
 
@@ -90,13 +91,12 @@ def digest(file: Path) -> str:
     size, mtime = file.stat().st_size, file.stat().st_mtime_ns
     if size < 2**26:
         return _sha256(file)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     key = hashlib.sha256(f"{file.resolve()}:{size}:{mtime}".encode()).hexdigest()
-    kept = Path(home) / "leapalign" / "sha256" / f"{key}.json"
+    kept = cache.folder() / "sha256" / f"{key}.json"
     if kept.is_file():
         return str(json.loads(kept.read_text()))
     value = _sha256(file)
-    write_json(kept, value)
+    cache.keep(kept, lambda draft: write_json(draft, value))
     return value
 
 

@@ -23,7 +23,7 @@ from diffusers import (
 )
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5TokenizerFast
 
-from leapalign.backbones.pipeline import EncodedPrompts
+from leapalign.backbones.encodings import EncodedPrompts
 from leapalign.errors import main_guard
 from pocket.text import clip_pooled, t5_states, token_ids, train_text
 from pocket.transformer import SHIFT, Texts, save, train_transformer

@@ -15,9 +15,9 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from leapalign.backbones.encodings import EncodedPrompts
 from leapalign.backbones.flux import PATCH
-from leapalign.backbones.pipeline import EncodedPrompts
-from leapalign.backbones.sd3 import GuidedVelocity
+from leapalign.backbones.sd3 import StableDiffusion3Velocity
 from pocket.text import WIDTH as TEXT_WIDTH
 from pocket.transformer import (
     GUIDANCE,
@@ -188,7 +188,7 @@ def distill_loss(
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         with torch.no_grad():
             wanted = field(teacher, pool.texts.encoded[rows])(noisy, sigma)
-        v = GuidedVelocity(student, encoded[shown], None, 1.0, PATCH)(noisy, sigma)
+        v = StableDiffusion3Velocity(student, encoded[shown], PATCH)(noisy, sigma)
     return (v.float() - wanted.float()).square().mean()
 
 

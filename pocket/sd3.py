@@ -31,7 +31,7 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from leapalign.backbones.pipeline import EncodedPrompts
+from leapalign.backbones.encodings import EncodedPrompts
 from leapalign.errors import main_guard
 from leapalign.rewards.weights import write_checksums
 from pocket.base import load_texts

@@ -17,8 +17,8 @@ from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel, Model
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from leapalign.backbones.encodings import EncodedPrompts
 from leapalign.backbones.flux import FluxVelocity
-from leapalign.backbones.pipeline import EncodedPrompts
 from leapalign.steps import Latents
 from pocket.text import WIDTH as TEXT_WIDTH
 from pocket.vae import encode, triangular

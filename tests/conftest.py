@@ -21,6 +21,12 @@ from tests.fields import AnalyticField
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A cache of the tests' own, which begins empty."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture
 def analytic_field() -> Callable[..., AnalyticField]:
     """Makes an analytic float64 velocity field for a batch."""

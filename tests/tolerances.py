@@ -99,3 +99,6 @@ LAYOUT = 1e-12
 
 SAVED = 0.01
 """What autograd saves for one more step of a trajectory against the step before, relative."""
+
+COMPILED = 1e-5
+"""Relative gradient difference between compiled and eager blocks of a tiny FLUX, float32."""

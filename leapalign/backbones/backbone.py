@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -35,8 +35,16 @@ class Backbone(Protocol):
         resolution: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        encoder_dtype: torch.dtype | None = None,
     ) -> Backbone:
         """Load a folder or hub id; only its transformer can be trained.
+
+        Args:
+            path: the folder, or the model on the hub.
+            resolution: side of the square image in pixels.
+            device: where it runs.
+            dtype: of the transformer; float32 where all its weights are trained.
+            encoder_dtype: of the text encoders; by default the transformer's.
 
         Raises:
             UserError: it is another model's or damaged, or cannot make images of this resolution.
@@ -65,6 +73,14 @@ class Backbone(Protocol):
 
     def latents(self, generators: Sequence[torch.Generator]) -> Latents:
         """Standard normal packed latents, one per generator, drawn as the stock pipeline does."""
+        ...
+
+    def prefetch(self, prompts: Iterable[str], guidance: float) -> None:
+        """Do beforehand what `field` would do for these prompts; it works without, only later.
+
+        Raises:
+            UserError: the model cannot give guidance of this strength.
+        """
         ...
 
     def field(self, prompts: Sequence[str], guidance: float) -> Velocity:

@@ -13,14 +13,14 @@ from diffusers import FluxPipeline
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from leapalign.backbones.pipeline import EncodedPrompts, PipelineBackbone, dynamic_shift
+from leapalign.backbones.encodings import EncodedPrompts
+from leapalign.backbones.pipeline import PipelineBackbone, dynamic_shift
+from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.kernels import dispatch
 from leapalign.kernels.flux import fuse
 from leapalign.steps import Latents
 
-# What FLUX's own pipeline allows its T5 encoder.
-MAX_SEQUENCE = 512
 # Side of the patches of latents that make one token.
 PATCH = 2
 
@@ -64,6 +64,7 @@ class Flux(PipelineBackbone):
 
     stock = FluxPipeline
     title = "FLUX"
+    longest = 512
     patch = PATCH
 
     @classmethod
@@ -73,14 +74,14 @@ class Flux(PipelineBackbone):
         resolution: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        encoder_dtype: torch.dtype | None = None,
     ) -> Flux:
         """Load a diffusers folder or hub id, with the fused kernels where they are enabled.
 
         Raises:
-            UserError: the folder is not a FLUX pipeline or is damaged, or it cannot make images of
-                this resolution.
+            UserError: as `PipelineBackbone.load`.
         """
-        flux = super().load(path, resolution, device, dtype)
+        flux = super().load(path, resolution, device, dtype, encoder_dtype)
         if dispatch.ENABLED and flux.pipeline.device.type == "cuda":
             fuse(flux.transformer)
         return flux
@@ -93,7 +94,12 @@ class Flux(PipelineBackbone):
         return Grid.shifted(steps, math.exp(dynamic_shift(config, self.side**2)))
 
     def field(self, prompts: Sequence[str], guidance: float) -> FluxVelocity:
-        """The velocity field under `prompts`; guidance is embedded, in one pass."""
+        """The velocity field under `prompts`; guidance is embedded, in one pass.
+
+        Raises:
+            UserError: there is to be guidance, and the model has none.
+        """
+        self.check_guidance(guidance)
         encoded, vae = self.encode(prompts), self.pipeline.vae
         image_ids = self.pipeline._prepare_latent_image_ids(
             1, self.side, self.side, vae.device, vae.dtype
@@ -108,11 +114,23 @@ class Flux(PipelineBackbone):
         """One: guidance is embedded."""
         return 1
 
-    def _encode(self, prompt: str) -> EncodedPrompts:
-        device = self.pipeline.device  # the pipeline's own search for it doubles the time
-        length = min(MAX_SEQUENCE, self.pipeline.tokenizer_2.model_max_length)
-        tokens, pooled, _ = self.pipeline.encode_prompt(
-            prompt=prompt, prompt_2=None, device=device, max_sequence_length=length
+    def check_guidance(self, guidance: float) -> None:
+        """Refuse guidance of a model that was distilled without, as FLUX.1-schnell was.
+
+        Raises:
+            UserError: naming the setting.
+        """
+        if guidance > 1.0 and not self._embeds_guidance:
+            raise UserError(
+                f"guidance: {guidance:g}, but this FLUX model has none embedded (guidance_embeds "
+                "is false, as in FLUX.1-schnell); set guidance to 1"
+            )
+
+    @classmethod
+    def _encode(cls, encoders: Any, prompt: str) -> EncodedPrompts:  # noqa: ANN401 - a pipeline
+        length = min(cls.longest, encoders.tokenizer_2.model_max_length)
+        tokens, pooled, _ = encoders.encode_prompt(
+            prompt=prompt, prompt_2=None, device=encoders.device, max_sequence_length=length
         )
         return EncodedPrompts(tokens, pooled)
 

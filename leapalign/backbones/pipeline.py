@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -17,12 +19,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from leapalign import cache
+from leapalign.backbones.encodings import EncodedPrompts, Encoder, Encodings
 from leapalign.backbones.finetuned import load_finetuned
+from leapalign.backbones.folder import check_loaded, check_whole, local, text_identity, text_parts
 from leapalign.errors import UserError
 from leapalign.steps import Latents
 
 LOADERS = {
     "FluxPipeline": "leapalign.backbones.flux:Flux",
+    "Flux2KleinPipeline": "leapalign.backbones.flux2:Flux2Klein",
     "StableDiffusion3Pipeline": "leapalign.backbones.sd3:StableDiffusion3",
 }
 """The backbone that loads a folder, by what its model_index.json says."""
@@ -30,50 +36,29 @@ LOADERS = {
 Loaded = TypeVar("Loaded", bound="PipelineBackbone")
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPrompts:
-    """Encoded prompts.
-
-    Args:
-        tokens: token embeddings.
-        pooled: pooled embedding.
-    """
-
-    tokens: Float[Tensor, "batch tokens width"]
-    pooled: Float[Tensor, "batch pooled"]
-
-    def __getitem__(self, rows: Tensor | slice) -> EncodedPrompts:
-        """The prompts of these rows."""
-        return EncodedPrompts(self.tokens[rows], self.pooled[rows])
-
-
-def joined(parts: Sequence[EncodedPrompts]) -> EncodedPrompts:
-    """All the parts' prompts in one batch."""
-    return EncodedPrompts(
-        torch.cat([part.tokens for part in parts]), torch.cat([part.pooled for part in parts])
-    )
-
-
 @dataclass
 class PipelineBackbone(ABC):
     """A model at one resolution.
 
     Args:
-        pipeline: the stock diffusers pipeline.
+        pipeline: the stock diffusers pipeline, without its text encoders.
         resolution: side of the square image in pixels.
+        encodings: of prompts; they load the text encoders when they need them.
 
     Attributes:
         stock: the pipeline's class.
         title: the model's name, for messages.
+        longest: tokens that a prompt may have.
         spare: parts that the model can do without.
     """
 
     pipeline: Any
     resolution: int
-    _encoded: dict[str, EncodedPrompts] = field(default_factory=dict)
+    encodings: Encodings
 
     stock: ClassVar[type[DiffusionPipeline]]
     title: ClassVar[str]
+    longest: ClassVar[int]
     spare: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
@@ -83,33 +68,85 @@ class PipelineBackbone(ABC):
         resolution: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        encoder_dtype: torch.dtype | None = None,
     ) -> Loaded:
         """Load a diffusers folder or hub id; only its transformer can be trained.
 
+        The decoder is in float32 at least: every method's gradient comes through it, and in
+        bfloat16 its pixels would be off by whole levels of 255. It is 1% of FLUX's weights.
+
+        Args:
+            path: the folder, or the model on the hub.
+            resolution: side of the square image in pixels.
+            device: where it runs.
+            dtype: of the transformer; float32 where all its weights are trained.
+            encoder_dtype: of the text encoders; by default the transformer's.
+
         Raises:
-            UserError: the folder is another model's or damaged, or it cannot make images of this
-                resolution.
+            UserError: the folder is another model's, lacks a part or is damaged, or it cannot make
+                images of this resolution.
         """
-        try:
-            index = DiffusionPipeline.load_config(path)
+        with cls._naming(path):
+            folder = local(path)
+            index = DiffusionPipeline.load_config(folder)
             cls._refuse_another(path, index)
-            # The stock loader wants to be told of a part that it cannot find.
-            absent = {part: None for part in cls.spare if index.get(part) == [None, None]}
-            pipeline = cls.stock.from_pretrained(path, dtype=dtype, **absent)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise UserError(
-                f"{path}: not a loadable {cls.title} pipeline folder: {str(error).splitlines()[0]}"
-            ) from error
-        backbone = cls(pipeline, resolution)
+            check_whole(folder, index, [*cls.spare, *cls.stock._optional_components])
+            types = {"vae": torch.promote_types(dtype, torch.float32), "default": dtype}
+            without = dict.fromkeys(text_parts(index))
+            pipeline = cls.stock.from_pretrained(folder, dtype=types, **without)
+            for part in ("transformer", "vae"):
+                check_loaded(getattr(pipeline, part), folder / part)
+        how = torch.device(device), encoder_dtype or dtype
+        encodings = Encodings(
+            cache.folder() / "encodings" / text_identity(folder, how[0].type, how[1], cls.longest),
+            lambda: cls.text_encoders(folder, *how),
+        )
+        backbone = cls(pipeline, resolution, encodings)
         backbone.check()
-        for name, module in pipeline.components.items():
-            if isinstance(module, nn.Module) and name != "transformer":
-                module.requires_grad_(False).eval()
+        pipeline.vae.requires_grad_(False).eval()
         pipeline.to(device)
         # The decoder is a third of a pocket iteration; this halves its forward pass on a CPU.
         pipeline.vae.to(memory_format=torch.channels_last)
         pipeline.set_progress_bar_config(disable=True)
         return backbone
+
+    @classmethod
+    @contextlib.contextmanager
+    def text_encoders(
+        cls, folder: Path, device: torch.device, dtype: torch.dtype
+    ) -> Iterator[Encoder]:
+        """Load the text encoders; yields what encodes a prompt, and frees their memory at the end.
+
+        Raises:
+            UserError: one is damaged.
+        """
+        with cls._naming(folder):
+            index = DiffusionPipeline.load_config(folder)
+            parts = [part for part, kind in index.items() if isinstance(kind, list)]
+            without = dict.fromkeys(set(parts) - set(text_parts(index)))
+            absent = {part: None for part in cls.spare if index.get(part) == [None, None]}
+            pipeline = cls.stock.from_pretrained(folder, dtype=dtype, **without, **absent)
+        pipeline.to(device)
+        try:
+            with torch.no_grad():
+                yield lambda prompt: cls._encode(pipeline, prompt)
+        finally:
+            del pipeline
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    @classmethod
+    @contextlib.contextmanager
+    def _naming(cls, path: str | Path) -> Iterator[None]:
+        """Name the folder in what goes wrong while it is loaded."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path}: not a loadable {cls.title} pipeline folder: {reason}"
+            ) from error
 
     @classmethod
     def _refuse_another(cls, path: str | Path, index: Mapping[str, Any]) -> None:
@@ -137,9 +174,17 @@ class PipelineBackbone(ABC):
     def patch(self) -> int:
         """Side of the patches of latents that make one token."""
 
+    @classmethod
     @abstractmethod
-    def _encode(self, prompt: str) -> EncodedPrompts:
-        """One prompt's encoding by the stock pipeline."""
+    def _encode(cls, encoders: Any, prompt: str) -> EncodedPrompts:  # noqa: ANN401 - a pipeline
+        """One prompt's encoding by a stock pipeline of the text encoders alone."""
+
+    def check_guidance(self, guidance: float) -> None:  # noqa: B027 - most models take any
+        """Refuse guidance that the model cannot give.
+
+        Raises:
+            UserError: naming the setting.
+        """
 
     @property
     def transformer(self) -> nn.Module:
@@ -166,17 +211,18 @@ class PipelineBackbone(ABC):
         noise = randn_tensor(shape, list(generators), device=vae.device, dtype=vae.dtype)
         return pack(noise, self.patch)
 
-    @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """The prompts' encodings, each computed once and alone.
+    def prefetch(self, prompts: Iterable[str], guidance: float) -> None:
+        """Encode what `field` will need of these prompts; then the text encoders are gone.
 
-        The last bits of a batch's encodings depend on what else is in it, and a resumed run meets
-        its prompts in other company than an unbroken one.
+        Raises:
+            UserError: the model cannot give guidance of this strength.
         """
-        for prompt in prompts:
-            if prompt not in self._encoded:
-                self._encoded[prompt] = self._encode(prompt)
-        return joined([self._encoded[prompt] for prompt in prompts])
+        self.check_guidance(guidance)
+        self.encodings.prefetch(prompts)
+
+    def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
+        """The prompts' encodings."""
+        return self.encodings(prompts).to(self.pipeline.vae.device)
 
     def decode(self, x: Latents) -> Float[Tensor, "batch 3 height width"]:
         """Packed latents to images in [0, 1], differentiable."""

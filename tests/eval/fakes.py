@@ -53,6 +53,9 @@ class Backbone:
     def latents(self, generators: Sequence[torch.Generator]) -> Tensor:
         return torch.stack([torch.randn(self.side**2, 3, generator=one) for one in generators])
 
+    def prefetch(self, prompts: Sequence[str], guidance: float) -> None:
+        """Nothing takes long here."""
+
     def field(self, prompts: Sequence[str], guidance: float) -> Field:
         return Field(prompts, guidance)
 

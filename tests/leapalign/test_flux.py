@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from safetensors.torch import save_file
 
 from leapalign.backbones.flux import Flux
@@ -21,29 +24,36 @@ ROOT = Path(__file__).parents[2]
 STEPS, GUIDANCE = 8, 3.5
 
 
+def stock_pipeline(folder: Path) -> FluxPipeline:
+    pipeline = FluxPipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 @torch.no_grad()
-def images(flux: Flux) -> tuple[torch.Tensor, torch.Tensor]:
+def images(folder: Path, flux: Flux) -> tuple[torch.Tensor, torch.Tensor]:
     """The same prompts and noise through the stock pipeline and through our rollout."""
 
     def generators() -> list[torch.Generator]:
         return [stream(0, slot, "initial") for slot in range(len(PROMPTS))]
 
-    stock = flux.pipeline(
+    pipeline = stock_pipeline(folder)
+    stock = pipeline(
         prompt=PROMPTS,
         height=flux.resolution,
         width=flux.resolution,
         num_inference_steps=STEPS,
         guidance_scale=GUIDANCE,
         generator=generators(),
-        max_sequence_length=min(512, flux.pipeline.tokenizer_2.model_max_length),
+        max_sequence_length=min(512, pipeline.tokenizer_2.model_max_length),
         output_type="pt",
     ).images
     record = rollout(flux.field(PROMPTS, GUIDANCE), flux.latents(generators()), flux.grid(STEPS))
     return stock, flux.decode(record.states[-1])
 
 
-def test_rollout_draws_the_stock_pipelines_images(flux: Flux) -> None:
-    stock, ours = images(flux)
+def test_rollout_draws_the_stock_pipelines_images(tiny_flux_folder: Path, flux: Flux) -> None:
+    stock, ours = images(tiny_flux_folder, flux)
     assert (stock - ours).abs().max() < tolerances.PIPELINE_IMAGE
     assert not torch.allclose(ours[0], ours[1])
 
@@ -52,22 +62,32 @@ def test_rollout_draws_the_stock_pipelines_images_on_the_pocket_model() -> None:
     folder = ROOT / "pocket/weights/base"
     if not folder.is_dir():
         pytest.skip("the pocket weights are not there")
-    stock, ours = images(Flux.load(folder, 64))
+    stock, ours = images(folder, Flux.load(folder, 64))
     assert (stock - ours).abs().max() < tolerances.PIPELINE_IMAGE
 
 
-def test_the_grid_is_the_stock_schedulers(flux: Flux) -> None:
-    images(flux)
-    expected = flux.pipeline.scheduler.sigmas
-    torch.testing.assert_close(torch.tensor(flux.grid(STEPS).sigmas), expected.float())
+@pytest.mark.parametrize("steps", [1, 8, 25])
+def test_the_grid_is_the_stock_schedulers(flux: Flux, steps: int) -> None:
+    sigmas = np.linspace(1.0, 1 / steps, steps)
+    scheduler = FlowMatchEulerDiscreteScheduler.from_config(flux.pipeline.scheduler.config)
+    shift = {"base_seq_len": 256, "max_seq_len": 4096, "base_shift": 0.5, "max_shift": 1.15}
+    scheduler.set_timesteps(sigmas=sigmas, mu=calculate_shift(flux.side**2, **shift))
+    torch.testing.assert_close(torch.tensor(flux.grid(steps).sigmas), scheduler.sigmas.float())
 
 
-def test_prompts_are_encoded_once_and_the_same_in_any_company(flux: Flux) -> None:
-    together = flux.encode([*PROMPTS, PROMPTS[1]])
-    assert torch.equal(together.tokens[1], together.tokens[3])
-    alone = Flux(flux.pipeline, flux.resolution).encode(PROMPTS[1:2])
-    assert torch.equal(together.tokens[1:2], alone.tokens)
-    assert torch.equal(together.pooled[1:2], alone.pooled)
+def test_guidance_is_refused_where_none_is_embedded(flux: Flux, tiny_flux_folder: Path) -> None:
+    """FLUX.1-schnell embeds none."""
+    config = tiny_flux_folder / "transformer/config.json"
+    without = Flux.load(tiny_flux_folder, 64)
+    without.transformer = FluxTransformer2DModel.from_config(
+        {**json.loads(config.read_text()), "guidance_embeds": False}
+    )
+    with pytest.raises(UserError, match=r"guidance: 3\.5, .*guidance_embeds is false"):
+        without.prefetch(PROMPTS, 3.5)
+    with pytest.raises(UserError, match=r"set guidance to 1"):
+        without.field(PROMPTS, 3.5)
+    x, time = flux.latents([stream(0, slot) for slot in range(3)]), torch.ones(3)
+    assert without.field(PROMPTS, 1.0)(x, time).shape == x.shape
 
 
 def test_only_the_rows_asked_for_are_evaluated(flux: Flux) -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel, StableDiffusion3Pipeline
 
+from leapalign.backbones.encodings import EncodedPrompts
 from leapalign.backbones.flux import PATCH, FluxVelocity
-from leapalign.backbones.pipeline import EncodedPrompts
-from leapalign.backbones.sd3 import GuidedVelocity
+from leapalign.backbones.sd3 import StableDiffusion3Velocity
 from leapalign.weights import SUMS, check_weights, digest, read_sums
 from pocket import distill
 from pocket.evaluate import choose, load, paint, verdicts
@@ -97,7 +97,7 @@ def test_a_student_starts_as_its_teacher_but_for_positions_and_single_blocks(
     x, sigma = torch.randn(2, CELLS**2, 64), torch.tensor([0.3, 0.8])
     nowhere = torch.zeros(CELLS**2, 3)
     expected = FluxVelocity(teacher, prompts, EMBEDDED, nowhere, torch.zeros(TOKENS, 3))(x, sigma)
-    found = GuidedVelocity(student, prompts, None, 1.0, PATCH)(x, sigma)
+    found = StableDiffusion3Velocity(student, prompts, PATCH)(x, sigma)
     torch.testing.assert_close(found, expected)
 
 

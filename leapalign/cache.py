@@ -1,0 +1,50 @@
+"""The user's cache: what is computed once and would be computed the same again.
+
+Its folder is `cache:` in config.yaml, else `leapalign` in $XDG_CACHE_HOME or ~/.cache. Any of it
+may be deleted at any time. Where it cannot be written, all is computed anew, which is said once.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from leapalign.files import replacing
+from leapalign.user import user_config
+
+
+def folder() -> Path:
+    """The folder of the cache; it need not exist."""
+    if chosen := user_config().cache:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leapalign"
+
+
+def keep(path: Path, write: Callable[[Path], object]) -> bool:
+    """Write a file of the cache, whole or not at all; processes may write the same one at once.
+
+    Args:
+        path: the file.
+        write: writes to the path that it is given.
+
+    Returns:
+        Whether it is there now.
+    """
+    try:
+        with replacing(path) as draft:
+            write(draft)
+    except OSError as error:
+        _say_once(f"{folder()}: cannot be written ({error.strerror})")
+        return False
+    return True
+
+
+@functools.cache
+def _say_once(what: str) -> None:
+    sys.stderr.write(
+        f"{what}; going on without keeping what is computed: set `cache:` in config.yaml or "
+        "XDG_CACHE_HOME to a writable folder\n"
+    )

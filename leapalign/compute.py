@@ -1,0 +1,82 @@
+"""How a model is made to fit its machine: activations computed again, blocks compiled."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import torch
+from torch import nn
+
+from leapalign.backbones.backbone import Backbone
+from leapalign.errors import UserError
+from leapalign.settings import Adapter, Compute
+
+
+def load_types(compute: Compute, adapter: Adapter | None) -> dict[str, torch.dtype]:
+    """The precisions that a backbone is loaded in, as arguments of its `load`.
+
+    Trained weights are float32 whatever the passes compute in: AdamW's steps of 1e-5 are lost in
+    bfloat16's 8 bits. What is frozen needs no more precision than the passes.
+    """
+    passes: torch.dtype = getattr(torch, compute.precision)
+    return {"dtype": passes if adapter else torch.float32, "encoder_dtype": passes}
+
+
+def fit(backbone: Backbone, compute: Compute) -> None:
+    """Let a model compute its blocks again in backward passes, and compile the transformer's.
+
+    To be called on the plain module: after an adapter's layers are in, for they are parts of the
+    blocks, and before `AveragedModel` and `fully_shard`, whose hooks then stand outside of what is
+    computed again, and that outside of what is compiled (torchtitan's order). Names and values of
+    the weights stay, and passes without gradient are as they were but for being compiled.
+
+    Args:
+        backbone: its transformer and decoder are changed in place.
+        compute: the settings; by default nothing happens.
+
+    Raises:
+        UserError: the model cannot do it, or there is no C++ compiler.
+    """
+    if compute.recompute:
+        _recompute(backbone.transformer)
+        _recompute(backbone.pipeline.vae)
+    if compute.compile:
+        _require_compiler()
+        for block in blocks(backbone.transformer):
+            block.compile()
+
+
+def blocks(transformer: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a diffusers transformer: what is compiled, or sharded, one by one.
+
+    Raises:
+        UserError: it does not say what they are.
+    """
+    names = getattr(transformer, "_no_split_modules", None) or ()
+    found = [module for module in transformer.modules() if type(module).__name__ in names]
+    if not found:
+        raise UserError(
+            f"compute: {type(transformer).__name__} does not say what its blocks are, as those of "
+            "diffusers do in `_no_split_modules`; set compute.compile to false and devices to 1"
+        )
+    return found
+
+
+def _recompute(model: Any) -> None:  # noqa: ANN401 - diffusers' or a user's own
+    if not getattr(model, "_supports_gradient_checkpointing", False):
+        raise UserError(
+            f"compute.recompute: {type(model).__name__} has no gradient checkpointing; set it to "
+            "false"
+        )
+    model.enable_gradient_checkpointing()
+
+
+def _require_compiler() -> None:
+    names = [os.environ.get("CXX"), "g++", "clang++", "c++"]
+    if not any(shutil.which(name) for name in names if name):
+        raise UserError(
+            "compute.compile: no C++ compiler, which torch.compile needs; install g++, or name "
+            "another in the variable CXX, or set it to false"
+        )
