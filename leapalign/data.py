@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from leapalign.errors import UserError
 from leapalign.streams import choices
 
@@ -100,7 +102,7 @@ class Sampler:
         if not any(shares):
             shares = [1.0] * len(tags)
         total = sum(shares)
-        self.weights = [share / total for share in shares]
+        self.weights = np.array([share / total for share in shares])
 
     def draw(self, iteration: int, slot: int) -> Prompt:
         """The prompt of one slot."""

@@ -65,8 +65,12 @@ def bring(source: Hub | Web, delivery: Delivery, mirror: Path | None = None) -> 
         _ask_hub(source, delivery)
 
 
-def locate(weights: str | Path) -> Path:
-    """A local path as it is; of a hub id (`owner/name`) the model's files, downloaded if need be.
+def locate(weights: str | Path, *, download: bool = True) -> Path:
+    """A local path as it is; of a hub id (`owner/name`) the folder of the model's files.
+
+    Args:
+        weights: the path or the id.
+        download: whether files that are not in the hub's local cache are downloaded.
 
     Raises:
         UserError: there is no such path, and no such model on the hub or in its local cache.
@@ -75,7 +79,7 @@ def locate(weights: str | Path) -> Path:
     if path.exists() or len(path.parts) != 2 or how_to_get(path):
         return path
     try:
-        return Path(snapshot_download(str(weights)))
+        return Path(snapshot_download(str(weights), local_files_only=not download))
     except (HFValidationError, HTTPError, LocalEntryNotFoundError) as error:
         raise UserError(
             f"{weights}: no such folder, and the hub's model cannot be had: "

@@ -44,8 +44,8 @@ from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
 from leapalign.rewards import load_reward
-from leapalign.settings import TrainSettings
 from leapalign.settings import Training as Budget
+from leapalign.settings import TrainSettings
 from leapalign.sharding import shard, whole
 from leapalign.trackers import drawing
 

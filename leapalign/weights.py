@@ -28,7 +28,7 @@ def fingerprint(path: str) -> dict[str, str]:
     A peft adapter's configuration counts as one. Digests of files over 64 MB are kept in the user's
     cache folder under size and mtime.
     """
-    root = Path(path)
+    root = _local(path)
     if root.is_file():
         return {root.name: digest(root)}
     files = sorted(f for f in root.rglob("*") if f.suffix in SUFFIXES or f.name == _ADAPTER)
@@ -44,13 +44,13 @@ def check_weights(path: str, source: str) -> None:
     """Refuse weights that are missing, or that differ from the digests shipped with them.
 
     Args:
-        path: a local folder or file.
+        path: a folder or file, or a model in the hub's local cache.
         source: the file and key that name the weights, for messages.
 
     Raises:
         UserError: naming the file, and both digests where it is damaged.
     """
-    folder = Path(path)
+    folder = _local(path)
     if not folder.exists():
         raise UserError(f"{source}: no weights at {path}; {_remedy(folder)}, or correct the path")
     found = fingerprint(path)
@@ -60,6 +60,18 @@ def check_weights(path: str, source: str) -> None:
         if sums.is_file():
             _compare(folder, found, sums)
             return
+
+
+def _local(path: str) -> Path:
+    """A path as it is; of a hub id, its folder in the hub's cache where that is."""
+    if Path(path).exists():
+        return Path(path)
+    from leapalign.sources import locate  # imports what most jobs never need
+
+    try:
+        return locate(path, download=False)
+    except UserError:
+        return Path(path)
 
 
 def _compare(folder: Path, found: dict[str, str], sums: Path) -> None:
@@ -80,7 +92,11 @@ def _compare(folder: Path, found: dict[str, str], sums: Path) -> None:
 
 def _remedy(path: Path) -> str:
     """How to get what is missing or damaged: official weights anew, shipped ones from git."""
-    return how_to_get(path) or f"restore it with `git checkout -- {path}`"
+    if registered := how_to_get(path):
+        return registered
+    if len(path.parts) == 2 and not path.parent.exists():
+        return f"download it with `hf download {path}`"
+    return f"restore it with `git checkout -- {path}`"
 
 
 def read_sums(sums: Path) -> dict[str, str]:

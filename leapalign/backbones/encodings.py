@@ -87,11 +87,11 @@ class Encodings:
 
     def __call__(self, prompts: Sequence[str]) -> EncodedPrompts:
         """The prompts' encodings in one batch, on the CPU."""
-        found = {prompt: self._find(prompt) for prompt in dict.fromkeys(prompts)}
-        missing = [prompt for prompt, encoded in found.items() if encoded is None]
+        found = {p: encoded for p in dict.fromkeys(prompts) if (encoded := self._find(p))}
+        missing = [prompt for prompt in dict.fromkeys(prompts) if prompt not in found]
         if missing:
             found.update(self._compute(missing))
-        return joined([encoded for prompt in prompts if (encoded := found[prompt])])
+        return joined([found[prompt] for prompt in prompts])
 
     def path(self, prompt: str) -> Path:
         """The file of a prompt's encoding."""

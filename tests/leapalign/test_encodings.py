@@ -21,7 +21,7 @@ from leapalign import cache
 from leapalign.backbones.encodings import EncodedPrompts, Encoder, Encodings
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
-from leapalign.weights import fingerprint
+from leapalign.weights import check_weights, fingerprint
 from tests.leapalign.problems import PROMPTS
 
 MORE = ["a tree", "two trees"]
@@ -199,8 +199,12 @@ def test_a_hub_id_is_its_snapshot(folder: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder.parent / "hub"))
     here, there = Flux.load(folder, 64), Flux.load("owner/name", 64)
     assert there.encodings.path("a") == here.encodings.path("a")
+    assert fingerprint("owner/name") == fingerprint(str(folder))
+    check_weights("owner/name", "backbone.path")
     with pytest.raises(UserError, match=r"owner/other: not a loadable FLUX"):
         Flux.load("owner/other", 64)
+    with pytest.raises(UserError, match=r"download it with `hf download owner/other`"):
+        check_weights("owner/other", "backbone.path")
 
 
 def shard(folder: Path) -> Path:
