@@ -1,16 +1,19 @@
-"""What each run cost: iterations, images, transformer passes, time and memory."""
+"""What each run cost: iterations, images, transformer passes, time and memory; and the forecast."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import fmean
 
 import pandas as pd
 
 from leapalign.experiments import Exhibit
 from paper import notes
 from paper.estimates import Estimates
-from paper.ledger import Ledger
+from paper.ledger import Ledger, Run
 from paper.names import run_label
+from paper.provenance import Provenance
 from paper.published import published
 from paper.table import Cell, Column, Interval, Note, Row, Table
 
@@ -18,6 +21,9 @@ COLUMNS = (
     Column("iterations", "Iterations"),
     Column("images", "Images"),
     Column("nfe", "NFE"),
+    Column("predicted_nfe", "NFE, predicted"),
+    Column("device_hours", "Device hours", digits=3),
+    Column("predicted_hours", "Device hours, predicted", digits=3),
     Column("seconds", "Seconds"),
     Column("seconds_per_iteration", "Seconds / iteration", digits=2),
     Column("peak_memory_mb", "Peak memory (MB)"),
@@ -26,6 +32,8 @@ COLUMNS = (
 GRADIENT = Column("grad_norm", "Gradient norm", digits=3, best=None)
 MEMORY = Column("peak_memory_mb", "Peak memory (MB)", best="lowest")
 PASSES = Column("nfe_per_image", "NFE / image", digits=1, best="lowest")
+
+HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,28 @@ class Cost:
     skipped_groups: float | None
     nfe_per_image: float
     grad_norm: float
+
+    def device_hours(self, devices: int) -> float:
+        """What it held its devices for."""
+        return self.seconds * devices / HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What was expected of a training as it began, over its seeds; None where nobody said."""
+
+    predicted_nfe: float | None = None
+    predicted_hours: float | None = None
+
+
+def forecast(records: Iterable[Provenance]) -> Forecast:
+    """The forecasts that trainings recorded; older ones have none."""
+    said = [record.stage("train").get("predicted") for record in records]
+    told = [each for each in said if each]
+    if not told:
+        return Forecast()
+    hours = [each["seconds"] * each["devices"] / HOUR for each in told]
+    return Forecast(fmean(each["nfe"] for each in told), fmean(hours))
 
 
 def cost(log: pd.DataFrame) -> Cost:
@@ -82,20 +112,28 @@ def cost_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
         log = pd.DataFrame() if gap else ledger.runs[run].training
         if gap is None and log.empty:
             gap = "its ledger has no train.csv"
-        found = None if gap else cost(log)
-        cells = tuple(_cell(run, column.key, found) for column in COLUMNS)
+        values = {} if gap else _values(ledger.runs[run], cost(log))
+        cells = tuple(_cell(run, column.key, values) for column in COLUMNS)
         rows.append(Row(run, run_label(run), cells, gap, footnotes.marks.get(run, ())))
     about = (
         "Means over training seeds. NFE counts transformer passes: a forward pass is 1, one with "
-        "gradient and its backward pass 3. Seconds are wall time on the recorded device."
+        "gradient and its backward pass 3. Seconds are wall time on the recorded device. What is "
+        "predicted was recorded as the training began; before that was done, it is a gap."
     )
     return Table(
         name, exhibit.title, "Method", COLUMNS, tuple(rows), (*footnotes.listed, Note(about))
     )
 
 
-def _cell(run: str, key: str, found: Cost | None) -> Cell:
-    value = getattr(found, key) if found else None
+def _values(run: Run, found: Cost) -> dict[str, float | None]:
+    """A run's entries by column."""
+    devices = run.record.get("train", "compute", "devices") or 1
+    foreseen = forecast(run.provenance.values())
+    return asdict(found) | asdict(foreseen) | {"device_hours": found.device_hours(devices)}
+
+
+def _cell(run: str, key: str, values: Mapping[str, float | None]) -> Cell:
+    value = values.get(key)
     return Cell(ours=None if value is None else Interval(value), published=_published(run, key))
 
 

@@ -142,14 +142,33 @@ def test_the_order_of_methods_is_compared_with_the_papers(estimates: Estimates) 
 
 def test_costs_are_the_logs_last_line_averaged_over_seeds(estimates: Estimates) -> None:
     table = build("cost", estimates)
-    found = {c.key: cell(table, "refl", c.key).ours.mean for c in table.columns[:6]}
+    keys = [column.key for column in table.columns if not column.key.startswith("predicted")]
+    found = {key: cell(table, "refl", key).ours.mean for key in keys}
     assert found["iterations"] == 12
     assert found["images"] == 12 * 16
     assert found["nfe"] == 12 * 16 * 31
     assert found["seconds"] == pytest.approx(9.0)
     assert found["seconds_per_iteration"] == pytest.approx(0.75)
     assert found["peak_memory_mb"] == 901
+    assert found["device_hours"] == pytest.approx(9.0 / 3600)
     assert cell(table, "leapalign", "images").published == 300 * 64
+
+
+def test_forecasts_stand_beside_what_was_measured_and_are_gaps_in_older_ledgers(
+    tmp_path: Path,
+) -> None:
+    root = Maker(tmp_path).write({"base": 0, "refl": 1, "leapalign": 2}, seeds=(0, 1))
+    for seed, seconds in ((0, 10.0), (1, 14.0)):
+        file = root / f"refl/seed{seed}/provenance.json"
+        record = json.loads(file.read_text())
+        record["train"]["predicted"] = {"nfe": 6000, "seconds": seconds, "devices": 2}
+        record["train"]["settings"]["compute"]["devices"] = 2
+        file.write_text(json.dumps(record))
+    table = build("cost", Estimates(Ledger.open(root)))
+    assert cell(table, "refl", "predicted_nfe").ours.mean == 6000
+    assert cell(table, "refl", "predicted_hours").ours.mean == pytest.approx(12.0 * 2 / 3600)
+    assert cell(table, "refl", "device_hours").ours.mean == pytest.approx(9.0 * 2 / 3600)
+    assert cell(table, "leapalign", "predicted_hours").ours is None
 
 
 def test_settings_that_differ_from_the_paper_say_so(estimates: Estimates) -> None:
