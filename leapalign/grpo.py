@@ -170,11 +170,6 @@ class PolicyGradient(Method):
         return batch // self.group
 
     @override
-    def prompts_per_iteration(self, batch: int) -> int:
-        """One for each group of images."""
-        return batch // self.group
-
-    @override
     def updates(self, problem: Problem, iteration: int) -> Iterator[Progress]:
         """Record all groups, compare, then replay; `updates_per_iteration` updates.
 
