@@ -25,8 +25,8 @@ _ADAPTER = "adapter_config.json"
 def fingerprint(path: str) -> dict[str, str]:
     """The SHA-256 of every weights file in a folder (or of the file itself), by relative path.
 
-    A peft adapter's configuration counts as one. Digests of files over 64 MB are kept in the user's
-    cache folder under size and mtime.
+    A peft adapter's configuration counts as one. Of a hub id, those in the hub's local cache.
+    Digests of files over 64 MB are kept in `leapalign.cache` under size and mtime.
     """
     root = _local(path)
     if root.is_file():

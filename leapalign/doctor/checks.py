@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from leapalign.cache import folder as cache_folder
 from leapalign.doctor import folders
-from leapalign.doctor.kept import folder as cache_folder
 from leapalign.doctor.machine import GIGABYTE
 from leapalign.errors import UserError, remedy
 from leapalign.files import require_writable
@@ -176,7 +176,7 @@ def cache() -> Finding:
         return Finding(
             "warning",
             "cache",
-            f"{cache_folder()}: {error.strerror}; set XDG_CACHE_HOME to a writable folder: what "
+            f"{cache_folder()}: {error.strerror}; set `cache:` in config.yaml or XDG_CACHE_HOME to a writable folder: what "
             "cannot be kept is found out anew each time",
         )
     return Finding("ok", "cache", f"{cache_folder()} can be written")

@@ -5,23 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from leapalign.cache import folder, keep
 from leapalign.files import write_json
 from leapalign.parsing import dump, parse
 from leapalign.record import package_versions
 
 T = TypeVar("T")
-
-
-def folder() -> Path:
-    """The suite's folder in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "leapalign"
 
 
 def kept(cls: type[T], find: Callable[[], T], *key: object) -> T:
@@ -35,8 +29,7 @@ def kept(cls: type[T], find: Callable[[], T], *key: object) -> T:
     with contextlib.suppress(OSError, ValueError):
         return parse(cls, json.loads(path.read_text(encoding="utf-8")), str(path))
     found = find()
-    with contextlib.suppress(OSError):
-        write_json(path, dump(found))
+    keep(path, lambda draft: write_json(draft, dump(found)))
     return found
 
 
