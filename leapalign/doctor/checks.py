@@ -176,8 +176,8 @@ def cache() -> Finding:
         return Finding(
             "warning",
             "cache",
-            f"{cache_folder()}: {error.strerror}; set `cache:` in config.yaml or XDG_CACHE_HOME to a writable folder: what "
-            "cannot be kept is found out anew each time",
+            f"{cache_folder()}: {error.strerror}; set `cache:` in config.yaml or XDG_CACHE_HOME to "
+            "a writable folder: what cannot be kept is found out anew each time",
         )
     return Finding("ok", "cache", f"{cache_folder()} can be written")
 
