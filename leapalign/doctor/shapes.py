@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from leapalign.backbones.pipeline import LOADERS
 from leapalign.doctor import folders
 from leapalign.doctor.kept import kept
 from leapalign.doctor.sketch import Counts, Passes, Sketch, measure
 from leapalign.errors import UserError
 from leapalign.settings import Adapter, TrainSettings
 
-FLUX, SD3 = LOADERS
+FLUX, SD3 = "FluxPipeline", "StableDiffusion3Pipeline"
 T5_TOKENS = {FLUX: 512, SD3: 256}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
