@@ -13,7 +13,6 @@ from typing_extensions import override
 from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.grpo import Path, PolicyGradient
-from leapalign.method import Problem
 from leapalign.policy import batch_advantages
 from leapalign.steps import FlowSDE
 
@@ -51,8 +50,6 @@ class FlowGRPO(PolicyGradient):
         return Path(grid, range(grid.steps - 1))
 
     @override
-    def advantages(
-        self, problem: Problem, rewards: Float[Tensor, "prompts group"]
-    ) -> Float[Tensor, "prompts group"]:
+    def advantages(self, rewards: Float[Tensor, "prompts group"]) -> Float[Tensor, "prompts group"]:
         """Group means, the batch's spread."""
-        return batch_advantages(rewards, problem.gather(rewards), self.advantage_clip)
+        return batch_advantages(rewards, self.advantage_clip)

@@ -20,6 +20,7 @@ from leapalign.errors import UserError
 from leapalign.parsing import dump, is_yaml, nearest, parse, read_yaml, resolve
 from leapalign.scales import Layer, Override, Scale, load_scale, scale_file, shipped_scales
 from leapalign.settings import (
+    IMMATERIAL,
     Backbone,
     Deviation,
     GenerateSettings,
@@ -151,7 +152,7 @@ def present_settings(name: str, run: RunConfig, scale_name: str) -> dict[str, An
     config = load_method(run.method)
     layers = _layers(name, run, config, scale, scale_name)
     training = dump(_training(scale, layers)[0])
-    for key in ("micro_batch", "checkpoint_every"):
+    for key in IMMATERIAL:
         training.pop(key)
     settings: dict[str, Any] = {}
     for source in layers:

@@ -14,12 +14,13 @@ from typing_extensions import override
 from leapalign.grid import Grid
 from leapalign.method import Method, Problem, Progress
 from leapalign.plan import Plan
-from leapalign.rollout import Rollout, rollout
+from leapalign.rollout import Rollout, idle, passes, rollout
 from leapalign.steps import Latents
 from leapalign.surrogate import (
     connector_distances,
     image_latents,
     renoise,
+    schedule,
     similarity_weight,
     sweep,
 )
@@ -55,6 +56,7 @@ class DirectGradient(Method):
         chunks = [slots[part] for part in problem.micro_batches(len(slots))]
         for chunk in chunks:
             prompts = problem.prompts(iteration, chunk)
+            # The mean over this process' samples; processes' gradients are averaged.
             batch = _Batch(problem, iteration, chunk, prompts, 1.0 / len(slots))
             before_last = problem.sync_gradients if chunk == chunks[-1] else None
             self._accumulate(batch, progress, before_last)
@@ -71,9 +73,10 @@ class DirectGradient(Method):
         ]
         noise = problem.noise(batch.iteration, batch.slots, "initial")
         horizon = torch.tensor([plan.horizon for plan in plans])
+        problem.keep_pace(passes(grid, horizon), lambda: idle(velocity, noise, grid))
         record = rollout(velocity, noise, grid, horizon=horizon)
         image = image_latents(record, plans)
-        copies = plans[0].copies
+        replays, copies = len(schedule(plans)), plans[0].copies
         for copy in range(copies + 1):
             if copy > 0:
                 noise = problem.noise(batch.iteration, batch.slots, "copy", copy)
@@ -82,6 +85,7 @@ class DirectGradient(Method):
             weight = batch.scale * similarity_weight(distances, plans)
             rewards, loss, cotangent = _reward_gradient(batch, record, plans, weight)
             final = before_last if copy == copies else None
+            problem.keep_pace(replays, lambda: idle(velocity, image, grid, gradient=True))
             progress.replays += sweep(velocity, record, plans, cotangent, final)
             progress.forwards += record.evaluations
             progress.loss += loss

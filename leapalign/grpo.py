@@ -24,6 +24,8 @@ from leapalign.rollout import (
     branches,
     euler_solver,
     extend,
+    idle,
+    passes,
     rollout,
 )
 from leapalign.steps import Latents, StochasticStep
@@ -45,6 +47,23 @@ class Path:
     grid: Grid
     stochastic: range
     solver: Solver = euler_solver
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The roots' paths up to the first stochastic step; a record has several, in the roots' order."""
+
+    roots: Sequence[Image]
+    records: Sequence[Rollout]
+
+    @property
+    def evaluations(self) -> int:
+        """What they cost."""
+        return sum(record.evaluations for record in self.records)
+
+    def branches(self, roots: Sequence[Image]) -> Rollout:
+        """Copies of these roots' paths, to be continued each on its own."""
+        return branches(self.records, [self.roots.index(root) for root in roots])
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +127,11 @@ class PolicyGradient(Method):
             raise UserError(f"eta: steps of noise level {self.eta} have no density; set it above 0")
 
     @override
+    def images_per_update(self, batch: int) -> int:
+        """One of the parts that the batch is split into."""
+        return batch // self.updates_per_iteration
+
+    @override
     def grid(self, problem: Problem) -> Grid:
         """The code base's grid, the model's time rounded where theirs is."""
         if self.shift is None:
@@ -134,11 +158,7 @@ class PolicyGradient(Method):
         """The stochastic steps one image trains, in replay order: all of them."""
         return list(stochastic)
 
-    def advantages(
-        self,
-        problem: Problem,  # noqa: ARG002 - a method may compare with other processes' images
-        rewards: Float[Tensor, "prompts group"],
-    ) -> Float[Tensor, "prompts group"]:
+    def advantages(self, rewards: Float[Tensor, "prompts group"]) -> Float[Tensor, "prompts group"]:
         """Each image's advantage over its group; a row of NaN is a group that teaches nothing."""
         return group_advantages(rewards, self.advantage_clip)
 
@@ -149,21 +169,24 @@ class PolicyGradient(Method):
         Raises:
             UserError: the replay does not repeat the rollout, though no weight has changed.
         """
-        images = [(slot, member) for slot in self._slots(problem) for member in range(self.group)]
-        shared = self._shared(problem, iteration)
-        share = len(images) // self.updates_per_iteration
+        slots = range(problem.batch // self.group)
+        images = [(slot, member) for slot in slots for member in range(self.group)]
+        share = self.images_per_update(problem.batch)
         shares = [images[start : start + share] for start in range(0, len(images), share)]
+        # Processes share each update's images, so that it has the same ones for any number of them.
+        own = [[part[i] for i in problem.slots(share)] for part in shares]
+        shared = self._shared(problem, iteration, [image for part in own for image in part])
         # Recorded in the micro-batches that the replay will use: other shapes may choose other
         # kernels, and the ratio would differ from 1 before any update.
         parts = [
             [
                 self._record(problem, iteration, part[rows], shared)
-                for rows in problem.micro_batches(share)
+                for rows in problem.micro_batches(len(part))
             ]
-            for part in shares
+            for part in own
         ]
-        rewards = torch.cat([chunk.rewards for part in parts for chunk in part])
-        table = self.advantages(problem, rewards.view(-1, self.group))
+        rewards = [problem.gather(torch.cat([chunk.rewards for chunk in part])) for part in parts]
+        table = self.advantages(torch.cat(rewards).view(-1, self.group))
         advantage = dict(zip(images, table.flatten().tolist(), strict=True))
         skipped = int(table.isnan().all(dim=1).sum())
         updated = False
@@ -171,11 +194,11 @@ class PolicyGradient(Method):
             progress = Progress(
                 rewards=[r for chunk in part for r in chunk.rewards.tolist()],
                 forwards=sum(chunk.record.evaluations for chunk in part),
-                images=share,
+                images=sum(len(chunk.images) for chunk in part),
                 skipped_groups=0,
             )
             if n == 0:
-                progress.forwards += sum(record.evaluations for record in shared)
+                progress.forwards += shared.evaluations
                 progress.skipped_groups = skipped
             deviation = self._replay(problem, iteration, part, advantage, progress)
             if not updated:
@@ -183,39 +206,38 @@ class PolicyGradient(Method):
             updated = updated or progress.trains
             yield progress
 
-    def _slots(self, problem: Problem) -> range:
-        """This process's prompts; each has a group of images."""
-        return problem.slots(problem.batch // self.group)
-
     def _path(self, problem: Problem, iteration: int) -> Path:
         """The iteration's path, the same for all prompts and processes."""
         rng = problem.choices(iteration, 0, "path")
         return self.path(self.grid(problem), iteration, rng)
 
-    def _roots(self, problem: Problem) -> list[Image]:
-        """The images that start from a noise of their own: each group's first, or all."""
-        members = range(1 if self.shared_noise else self.group)
-        return [(slot, member) for slot in self._slots(problem) for member in members]
+    def _root(self, image: Image) -> Image:
+        """The image from whose noise this one starts: its group's first, or itself."""
+        slot, member = image
+        return (slot, 0 if self.shared_noise else member)
 
-    def _shared(self, problem: Problem, iteration: int) -> list[Rollout]:
-        """The roots' paths from their noise to the first stochastic step."""
-        path, roots = self._path(problem, iteration), self._roots(problem)
-        return [
-            rollout(
-                problem.field(problem.prompts(iteration, [slot for slot, _ in roots[part]])),
-                torch.cat([_initial_noise(problem, iteration, image) for image in roots[part]]),
-                path.grid,
-                horizon=path.stochastic.start - 1,
+    def _shared(self, problem: Problem, iteration: int, images: Sequence[Image]) -> _Shared:
+        """The paths of these images' roots from their noise to the first stochastic step."""
+        path, roots = self._path(problem, iteration), list(dict.fromkeys(map(self._root, images)))
+        parts = [roots[part] for part in problem.micro_batches(len(roots))]
+        starts = [
+            (
+                problem.field(problem.prompts(iteration, [slot for slot, _ in part])),
+                torch.cat([_initial_noise(problem, iteration, image) for image in part]),
             )
-            for part in problem.micro_batches(len(roots))
+            for part in parts
         ]
+        horizon = path.stochastic.start - 1
+        # A process may hold the beginning of one more group than another.
+        made = len(parts) * passes(path.grid, horizon)
+        problem.keep_pace(made, lambda: idle(*starts[0], path.grid))
+        return _Shared(roots, [rollout(*start, path.grid, horizon=horizon) for start in starts])
 
     def _record(
-        self, problem: Problem, iteration: int, images: Sequence[Image], shared: Sequence[Rollout]
+        self, problem: Problem, iteration: int, images: Sequence[Image], shared: _Shared
     ) -> _Recorded:
         """Roll out a micro-batch from where its images part from their groups, and score it."""
-        path, roots = self._path(problem, iteration), self._roots(problem)
-        starts = [(slot, 0) if self.shared_noise else (slot, member) for slot, member in images]
+        path = self._path(problem, iteration)
         prompts = problem.prompts(iteration, [slot for slot, _ in images])
 
         def noise(step: int) -> Latents:
@@ -224,7 +246,7 @@ class PolicyGradient(Method):
             )
 
         record = extend(
-            branches(shared, [roots.index(start) for start in starts]),
+            shared.branches([self._root(image) for image in images]),
             problem.field(prompts),
             horizon=path.grid.end - 1 if self.rewards_prediction else None,
             explore=Exploration(self.rule(path.grid), path.stochastic, noise),
@@ -249,9 +271,14 @@ class PolicyGradient(Method):
             The largest |ρ - 1|.
         """
         images = sum(len(chunk.images) for chunk in part)
-        kept = [
-            chunk for chunk in part if any(np.isfinite(advantage[image]) for image in chunk.images)
-        ]
+        teaches = torch.tensor(
+            [any(np.isfinite(advantage[image]) for image in chunk.images) for chunk in part],
+            device=part[0].rewards.device,
+        )
+        # A micro-batch that another process replays is replayed here too, if with no weight: the
+        # processes keep pace.
+        anywhere = problem.gather(teaches).view(-1, len(part)).any(dim=0)
+        kept = [chunk for chunk, keep in zip(part, anywhere.tolist(), strict=True) if keep]
         progress.trains = bool(kept)
         clipped, deviation = 0, 0.0
         for chunk in kept:

@@ -8,8 +8,9 @@ classes: `leapalign.direct.DirectGradient` asks it for a Plan per sample,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Protocol
 
 import numpy as np
@@ -49,7 +50,7 @@ class Problem(Protocol):
         ...
 
     def slots(self, count: int) -> range:
-        """This process's share of an iteration's `count` prompts."""
+        """This process's share of `count` images, counted over all processes."""
         ...
 
     def prompts(self, iteration: int, slots: Sequence[int]) -> list[str]:
@@ -78,6 +79,10 @@ class Problem(Protocol):
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all processes, joined along the first dimension in their order."""
+        ...
+
+    def keep_pace(self, passes: int, idle: Callable[[], object]) -> None:
+        """Announce so many passes; makes idle ones, for as many as the busiest process has."""
         ...
 
     def sync_gradients(self) -> None:
@@ -119,12 +124,33 @@ class Progress:
         return self.forwards + REPLAY_COST * self.replays
 
 
+def combined(parts: Sequence[Progress]) -> Progress:
+    """One update as all processes saw it; each made its loss of as many images."""
+    fractions = [part.clip_fraction for part in parts if part.clip_fraction is not None]
+    return Progress(
+        rewards=[reward for part in parts for reward in part.rewards],
+        loss=fmean(part.loss for part in parts),
+        joint_distances=[d for part in parts for d in part.joint_distances],
+        image_distances=[d for part in parts for d in part.image_distances],
+        clip_fraction=fmean(fractions) if fractions else None,
+        forwards=sum(part.forwards for part in parts),
+        replays=sum(part.replays for part in parts),
+        images=sum(part.images for part in parts),
+        skipped_groups=parts[0].skipped_groups,  # known to all alike
+        trains=parts[0].trains,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """A post-training method. Its dataclass fields are its settings."""
 
     def check(self, steps: int, batch: int) -> None:  # noqa: B027 - most settings fit any budget
         """Raise `UserError` where the settings do not fit the budget."""
+
+    def images_per_update(self, batch: int) -> int:
+        """The images that an update's gradient is made of; processes share them evenly."""
+        return batch
 
     def grid(self, problem: Problem) -> Grid:
         """The training rollout's time grid: the base model's own."""

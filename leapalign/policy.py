@@ -41,7 +41,7 @@ def group_advantages(
 
 
 def batch_advantages(
-    rewards: Float[Tensor, "prompts group"], everywhere: Float[Tensor, "*batch"], clip: float
+    rewards: Float[Tensor, "prompts group"], clip: float
 ) -> Float[Tensor, "prompts group"]:
     """Flow-GRPO's advantages: the mean is each group's, the spread the whole batch's.
 
@@ -49,7 +49,6 @@ def batch_advantages(
 
     Args:
         rewards: one row per prompt.
-        everywhere: the rewards of all prompts, those of other processes included.
         clip: advantages are bounded to ±clip.
 
     Returns:
@@ -57,7 +56,7 @@ def batch_advantages(
     """
     spread = rewards.std(dim=1, keepdim=True)
     deviation = rewards - rewards.mean(dim=1, keepdim=True)
-    advantages = deviation / (everywhere.std(correction=0) + 1e-4)
+    advantages = deviation / (rewards.std(correction=0) + 1e-4)
     return advantages.clamp(-clip, clip).masked_fill(spread == 0, torch.nan)
 
 

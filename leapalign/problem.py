@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from accelerate import Accelerator
 from jaxtyping import Float
 from torch import Tensor
 
 from leapalign.backbones.backbone import Backbone
 from leapalign.data import Sampler
-from leapalign.errors import UserError
 from leapalign.grid import Grid
+from leapalign.parallel import Processes
 from leapalign.rewards import Reward
 from leapalign.rollout import Velocity
 from leapalign.settings import Training
+from leapalign.sharding import Sharding
 from leapalign.steps import Latents
 from leapalign.streams import choices, stream
 
@@ -26,12 +26,13 @@ class TrainingProblem:
     """The `leapalign.method.Problem` of a training run.
 
     Args:
-        backbone: the base model, its transformer prepared by `accelerator`.
+        backbone: the base model, its transformer sharded if there are several processes.
         reward: the differentiable reward.
         sampler: the training prompts.
         budget: the settings all methods share.
         seed: root of every random stream.
-        accelerator: devices and gradient reduction.
+        processes: who shares the work.
+        sharding: when gradients are reduced.
     """
 
     backbone: Backbone
@@ -39,7 +40,8 @@ class TrainingProblem:
     sampler: Sampler
     budget: Training
     seed: int
-    accelerator: Accelerator
+    processes: Processes
+    sharding: Sharding
 
     @property
     def steps(self) -> int:
@@ -66,21 +68,12 @@ class TrainingProblem:
         return self.backbone.grid(steps)
 
     def slots(self, count: int) -> range:
-        """This process's share of `count` prompts.
+        """This process' share of an update's `count` images.
 
         Raises:
             UserError: they cannot be shared out evenly.
         """
-        processes = self.accelerator.num_processes
-        if count % processes:
-            raise UserError(
-                f"batch: {count} prompts an iteration cannot be shared evenly by {processes} "
-                "processes; change batch"
-            )
-        share = count // processes
-        return range(
-            self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share
-        )
+        return self.processes.share(count)
 
     def prompts(self, iteration: int, slots: Sequence[int]) -> list[str]:
         """The prompts drawn for these slots."""
@@ -113,10 +106,17 @@ class TrainingProblem:
 
     def gather(self, values: Tensor) -> Tensor:
         """The values of all processes, joined along the first dimension in their order."""
-        gathered: Tensor = self.accelerator.gather(values)
-        return gathered
+        return self.processes.gather(values)
+
+    def keep_pace(self, passes: int, idle: Callable[[], object]) -> None:
+        """Make idle passes until only as many are to come as in any other process.
+
+        All processes gather a block's weights at once, so that all must pass through the blocks
+        equally often, whatever their samples' plans.
+        """
+        for _ in range(max(self.processes.collect(passes)) - passes):
+            idle()
 
     def sync_gradients(self) -> None:
         """Let the next backward reduce the gradients over the processes, if there are several."""
-        if self.accelerator.num_processes > 1:
-            self.accelerator.trigger_sync_in_backward(self.backbone.transformer)
+        self.sharding.reduce_next()

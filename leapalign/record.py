@@ -106,6 +106,15 @@ def peak_memory_mb() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
 
 
+def peak_device_memory_mb() -> float | None:
+    """The most that tensors have taken on this process' GPU so far, in MB; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+
+
 def _device_name(device: str) -> str:
     if device == "cpu":
         return f"cpu ({platform.machine()})"

@@ -125,6 +125,19 @@ def rollout(
     return extend(start, velocity, horizon=horizon, explore=explore, solver=solver)
 
 
+def passes(grid: Grid, horizon: Int[Tensor, " batch"] | int) -> int:
+    """How many evaluations of the velocity a path to these states has, longest sample first."""
+    return min(int(torch.as_tensor(horizon).max()) + 1, grid.steps)
+
+
+def idle(velocity: Velocity, x: Latents, grid: Grid, *, gradient: bool = False) -> None:
+    """A pass that changes nothing: of one sample, and with `gradient` back again from zero."""
+    with torch.set_grad_enabled(gradient):
+        v = velocity[:1](x[:1], at(grid.times, 0, x[:1]))
+    if gradient:
+        v.backward(torch.zeros_like(v))
+
+
 @torch.no_grad()
 def extend(
     record: Rollout,
@@ -137,7 +150,7 @@ def extend(
     """Go on with a recorded path from its last state, in place; arguments as in `rollout`."""
     grid, x = record.grid, record.states[-1]
     last = torch.as_tensor(grid.end if horizon is None else horizon).expand(x.shape[0])
-    for i in range(len(record.velocities), min(int(last.max()) + 1, grid.steps)):
+    for i in range(len(record.velocities), passes(grid, last)):
         running = last >= i
         v = _velocity_of(velocity, x, record.times(i), running)
         record.velocities.append(v)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
@@ -20,6 +20,9 @@ from leapalign.parsing import dump, parse, resolve
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+
+IMMATERIAL = ("micro_batch", "checkpoint_every")
+"""Keys of the budget that change memory and time, and no result beyond rounding."""
 
 
 class Canonical:
@@ -171,7 +174,7 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings(Canonical):
-    """Everything that decides a training's result."""
+    """Everything that decides a training's result, and how its machine is used."""
 
     scale: str
     seed: int
@@ -180,6 +183,11 @@ class TrainSettings(Canonical):
     method: Method
     training: Training
     compute: Compute = field(default_factory=Compute)
+
+    def recipe(self) -> str:
+        """A hash of what decides the result: a training goes on under the same, on any machine."""
+        budget = replace(self.training, **dict.fromkeys(IMMATERIAL, 1))
+        return replace(self, training=budget, compute=Compute()).hash()
 
 
 @dataclass(frozen=True, slots=True)

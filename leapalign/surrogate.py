@@ -122,6 +122,16 @@ def replays_of(leaps: Sequence[Leap]) -> Iterator[Replay]:
         )
 
 
+def schedule(plans: Sequence[Plan]) -> list[tuple[int, Replay]]:
+    """All replays of a batch and the position of the leap of each, last leap first."""
+    legs = list(zip(*(plan.leaps for plan in plans), strict=True))
+    return [
+        (position, replay)
+        for position in reversed(range(len(legs)))
+        for replay in replays_of(legs[position])
+    ]
+
+
 def sweep(
     velocity: Velocity,
     record: Rollout,
@@ -142,18 +152,12 @@ def sweep(
     Returns:
         The number of replays made, summed over the samples.
     """
-    legs = list(zip(*(plan.leaps for plan in plans), strict=True))
-    schedule = [
-        (position, replay)
-        for position in reversed(range(len(legs)))
-        for replay in replays_of(legs[position])
-    ]
     g, nested, evaluations = cotangent, torch.zeros_like(cotangent), 0
-    position = len(legs) - 1
-    for n, (leg, replay) in enumerate(schedule):
+    position, replays = len(plans[0].leaps) - 1, schedule(plans)
+    for n, (leg, replay) in enumerate(replays):
         if leg < position:
             g, nested, position = _cross_joint(plans, g, nested), torch.zeros_like(g), leg
-        if n == len(schedule) - 1 and before_last is not None:
+        if n == len(replays) - 1 and before_last is not None:
             before_last()
         x = _replay(velocity, record, replay, g, crosses=leg > 0)
         if x.grad is not None:

@@ -10,31 +10,37 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from safetensors.torch import save_file
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
+from leapalign.average import Average
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.data import Sampler, read_prompts
-from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard, raised_at
-from leapalign.files import append_text, replacing, write_text
-from leapalign.method import Method, Progress
+from leapalign.files import append_text, occupied, replacing, write_text
+from leapalign.interrupt import REQUEUE, Request, stop_requests
+from leapalign.method import Method, Progress, combined
+from leapalign.parallel import ALONE, Processes, joined
 from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
-from leapalign.record import peak_memory_mb, record
+from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
 from leapalign.rewards import load_reward
-from leapalign.settings import TrainSettings
+from leapalign.settings import Optimizer, TrainSettings
+from leapalign.sharding import shard, whole
 
 WEIGHTS = "transformer.safetensors"
 LOG = "log.jsonl"
@@ -54,40 +60,38 @@ class Training:
     method: Method
     problem: TrainingProblem
     optimizer: torch.optim.Optimizer
-    average: AveragedModel
+    average: Average
     tally: Tally
     clip: float
 
     def iterate(self) -> dict[str, Any]:
         """One iteration: as many optimiser steps as the method asks for; returns its log line."""
         started = time.perf_counter()
-        iteration = self.tally.iteration
-        transformer = self.problem.backbone.transformer
-        accelerator = self.problem.accelerator
+        iteration, problem = self.tally.iteration, self.problem
         steps, norms = [], []
-        updates = self.method.updates(self.problem, iteration)
+        updates = self.method.updates(problem, iteration)
         while True:
-            # Gradients are reduced over processes once an update; the method says where.
-            with accelerator.no_sync(transformer):
-                progress = next(updates, None)
+            problem.sharding.begin_update()
+            progress = next(updates, None)
             if progress is None:
                 break
             steps.append(progress)
             if progress.trains:
                 norms.append(self._step(iteration, progress))
+        steps = [combined(parts) for parts in zip(*problem.processes.collect(steps), strict=True)]
         if not any(step.rewards for step in steps):
             raise UserError(f"iteration {iteration}: the method yielded no Progress with rewards")
         self.tally.iteration += 1
-        passes = self.problem.passes
-        self.tally.evaluations += passes * sum(step.evaluations for step in steps)
+        self.tally.evaluations += problem.passes * sum(step.evaluations for step in steps)
         self.tally.images += sum(step.images for step in steps)
         self.tally.seconds += time.perf_counter() - started
         return log_line(iteration, steps, norms, self.tally)
 
     def _step(self, iteration: int, progress: Progress) -> float:
         """Clip, check, step and average; returns the gradient's norm before clipping."""
-        transformer = self.problem.backbone.transformer
-        norm = float(self.problem.accelerator.clip_grad_norm_(transformer.parameters(), self.clip))
+        norm = float(
+            whole(torch.nn.utils.clip_grad_norm_(self.average.trained.values(), self.clip))
+        )
         if not (math.isfinite(norm) and math.isfinite(progress.loss)):
             raise Diverged(
                 f"iteration {iteration}: loss {progress.loss}, gradient norm {norm}, rewards "
@@ -95,10 +99,29 @@ class Training:
                 "holds weights from before it. Lower training.optimizer.lr, training.clip or the "
                 "method's nesting"
             )
+        self.problem.sharding.end_update()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(transformer)
+        self.average.update()
         return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint; the tensors are those in use, and are loaded in place."""
+        transformer = self.problem.backbone.transformer
+        return {
+            "weights": {name: weight.detach() for name, weight in self.average.trained.items()},
+            "optimizer": get_optimizer_state_dict(transformer, self.optimizer),
+            "average": self.average.state_dict(),
+            "tally": self.tally.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """From a checkpoint that was read into `state_dict`."""
+        self.problem.sharding.end_update()
+        transformer = self.problem.backbone.transformer
+        set_optimizer_state_dict(transformer, self.optimizer, state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.tally.load_state_dict(state["tally"])
 
 
 def log_line(
@@ -122,6 +145,7 @@ def log_line(
         "images": tally.images,
         "seconds": round(tally.seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
+        "peak_device_memory_mb": peak_device_memory_mb(),
     }
 
 
@@ -130,38 +154,50 @@ def _mean(values: Iterable[float]) -> float | None:
     return fmean(finite) if finite else None
 
 
-def prepare(settings: TrainSettings, device: str) -> Training:
+def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
     budget = settings.training
     method: Method = settings.method.build()
     method.check(budget.steps, budget.batch)
+    processes.share(method.images_per_update(budget.batch))
     # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
     mixed = Path(budget.prompts).suffix == ".jsonl"
     sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
-    accelerator = Accelerator(cpu=device == "cpu")
     loader = resolve(settings.backbone.loader, "backbone.loader")
-    backbone = loader.load(settings.backbone.path, settings.resolution, accelerator.device)
-    backbone.transformer.requires_grad_(True).train()
-    adam = budget.optimizer
+    backbone = loader.load(settings.backbone.path, settings.resolution, torch.device(device))
+    transformer = backbone.transformer.requires_grad_(True).train()
+    sharding = shard(transformer, processes, settings.compute, torch.device(device))
+    average = Average(transformer, budget.ema)
+    optimizer = adamw(transformer, budget.optimizer)
+    reward = load_reward(budget.reward.name, budget.reward.path, torch.device(device))
+    problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, processes, sharding)
+    return Training(method, problem, optimizer, average, Tally(), budget.clip)
+
+
+def adamw(transformer: torch.nn.Module, adam: Optimizer) -> torch.optim.AdamW:
+    """AdamW over the trained weights, its moments allocated now: they are in every checkpoint."""
     optimizer = torch.optim.AdamW(
-        backbone.transformer.parameters(),
+        [weight for weight in transformer.parameters() if weight.requires_grad],
         lr=adam.lr,
         betas=adam.betas,
         eps=adam.eps,
         weight_decay=adam.weight_decay,
         fused=True,
     )
-    average = AveragedModel(backbone.transformer, multi_avg_fn=get_ema_multi_avg_fn(budget.ema))
-    backbone.transformer, optimizer = accelerator.prepare(backbone.transformer, optimizer)
-    tally = Tally()
-    accelerator.register_for_checkpointing(average, tally)
-    reward = load_reward(budget.reward.name, budget.reward.path, accelerator.device)
-    problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, accelerator)
-    return Training(method, problem, optimizer, average, tally, budget.clip)
+    # To ask for the state makes a step of nothing at a learning rate of zero. It did not happen.
+    get_optimizer_state_dict(transformer, optimizer)
+    for state in optimizer.state.values():
+        state["step"].zero_()
+    return optimizer
 
 
 def train(
-    settings: TrainSettings, out: Path, checkpoints: Path, device: str, every: int | None = None
+    settings: TrainSettings,
+    out: Path,
+    checkpoints: Path,
+    device: str,
+    every: int | None = None,
+    processes: Processes = ALONE,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -171,38 +207,67 @@ def train(
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
+        processes: who trains it together, each on a device of its own.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
+        SystemExit: with `REQUEUE`, a scheduler asked to stop; a checkpoint was written.
 
     Returns:
         What the run spent, over all its resumptions.
     """
-    run = prepare(settings, device)
-    saved = Checkpoints(checkpoints, run.problem.accelerator, settings.hash())
-    if saved.resume():
-        sys.stderr.write(
-            f"resumed at iteration {run.tally.iteration} of {settings.training.iterations}\n"
-        )
-    log = checkpoints / LOG
-    keep_lines(log, run.tally.iteration)
-    budget = settings.training
-    with progress_view(settings, run.tally.iteration) as show:
+    run = prepare(settings, device, processes)
+    saved = Checkpoints(checkpoints, run, processes, settings.recipe())
+    budget, log = settings.training, checkpoints / LOG
+    if saved.resume() and processes.main:
+        sys.stderr.write(f"resumed at iteration {run.tally.iteration} of {budget.iterations}\n")
+    if processes.main:
+        keep_lines(log, run.tally.iteration)
+    with (
+        stop_requests() as request,
+        progress_view(settings, run.tally.iteration, quiet=not processes.main) as show,
+    ):
         while run.tally.iteration < budget.iterations:
+            stop_if_asked(request, run, saved)
             with naming_failure(run):
                 line = run.iterate()
-            append_text(log, json.dumps(line) + "\n")
-            show(line)
             done = run.tally.iteration
-            if done == min(PATIENCE, budget.iterations):
-                refuse_idle(log, budget.reward.threshold)
+            if processes.main:
+                append_text(log, json.dumps(line) + "\n")
+                show(line)
+                if done == min(PATIENCE, budget.iterations):
+                    refuse_idle(log, budget.reward.threshold)
             if every and done % every == 0 and done < budget.iterations:
                 write_weights(run, checkpoints / SNAPSHOTS / f"iteration-{done:06d}.safetensors")
+            saved.settle(wait=False)
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
                 saved.save(done)
+    saved.settle()
     write_weights(run, out / WEIGHTS)
-    write_results(run, checkpoints, out)
+    if processes.main:
+        write_results(checkpoints, out)
     return run.tally
+
+
+def stop_if_asked(request: Request, run: Training, saved: Checkpoints) -> None:
+    """Save and leave if a scheduler has asked any of the processes to stop.
+
+    Raises:
+        SystemExit: with `REQUEUE`.
+    """
+    processes, done = run.problem.processes, run.tally.iteration
+    asked = [name for name in processes.collect(request.signal) if name is not None]
+    if not asked:
+        return
+    saved.save(done)
+    saved.settle()
+    if processes.main:
+        total = run.problem.budget.iterations
+        sys.stderr.write(
+            f"stopped by {asked[0]} after {done} of {total} iterations, which are kept; "
+            "run the same command again to go on\n"
+        )
+    raise SystemExit(REQUEUE)
 
 
 @contextlib.contextmanager
@@ -248,21 +313,27 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
+def averaged_weights(run: Training) -> dict[str, Tensor]:
+    """The averaged weights and the network's own buffers, by name, on the main process alone."""
+    main, transformer = run.problem.processes.main, run.problem.backbone.transformer
+    averages = run.average.gathered(keep=main)
+    if not main:
+        return {}
+    weights = dict(transformer.named_parameters())
+    buffers = {name: v for name, v in transformer.state_dict().items() if name not in weights}
+    return {**buffers, **averages}
+
+
 def write_weights(run: Training, path: Path) -> None:
-    """Write the averaged weights, whole or not at all."""
-    if not run.problem.accelerator.is_main_process:
-        return
-    weights = {
-        name: value.detach().contiguous() for name, value in run.average.module.state_dict().items()
-    }
-    with replacing(path) as draft:
-        save_file(weights, draft)
+    """Write the averaged weights, whole or not at all; all processes take part."""
+    weights = averaged_weights(run)
+    if weights:
+        with replacing(path) as draft:
+            save_file({name: value.contiguous() for name, value in weights.items()}, draft)
 
 
-def write_results(run: Training, checkpoints: Path, out: Path) -> None:
+def write_results(checkpoints: Path, out: Path) -> None:
     """Copy the log and the snapshots from among the checkpoints, each whole or not at all."""
-    if not run.problem.accelerator.is_main_process:
-        return
     (out / SNAPSHOTS).mkdir(parents=True, exist_ok=True)
     kept = [Path(LOG), *(path.relative_to(checkpoints) for path in _snapshots(checkpoints))]
     for name in kept:
@@ -275,9 +346,11 @@ def _snapshots(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def progress_view(settings: TrainSettings, done: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+def progress_view(
+    settings: TrainSettings, done: int, *, quiet: bool
+) -> Iterator[Callable[[dict[str, Any]], None]]:
     """A bar on a terminal, ten plain lines in a log; yields what shows an iteration."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=quiet)
     total, name = settings.training.iterations, settings.method.reference.partition(":")[2]
     if not console.is_terminal:
         every = max(1, total // 10)
@@ -316,20 +389,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
-    with (
-        leased_device() as device,
-        record(arguments.out / "provenance.json", settings, weights, device) as entries,
-    ):
-        try:
-            tally = train(
-                settings, arguments.out, arguments.checkpoints, device, arguments.snapshot_every
-            )
-        except UserError as error:
-            raise UserError(f"{arguments.out}: {error}") from error
-        entries["seconds"] = round(tally.seconds, 2)
-    # Its results are whole: to be forced to train again means from the beginning.
-    if PartialState().is_main_process:
-        shutil.rmtree(arguments.checkpoints)
+    out, checkpoints = arguments.out, arguments.checkpoints
+    with joined() as (processes, device):
+        if not processes.main:
+            train(settings, out, checkpoints, device, arguments.snapshot_every, processes)
+            return
+        with (
+            record(out / "provenance.json", settings, weights, device) as entries,
+            occupied(out),
+            occupied(checkpoints),
+        ):
+            try:
+                tally = train(
+                    settings, out, checkpoints, device, arguments.snapshot_every, processes
+                )
+            except UserError as error:
+                raise UserError(f"{out}: {error}") from error
+            entries["seconds"] = round(tally.seconds, 2)
+        # Its results are whole: to be forced to train again means from the beginning.
+        shutil.rmtree(checkpoints)
 
 
 if __name__ == "__main__":

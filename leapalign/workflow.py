@@ -188,10 +188,10 @@ class Suite:
     def checkpoints(self, run: str, seed: str | int) -> str:
         """A training's checkpoints: no output of a rule, so that a re-run resumes.
 
-        The settings' hash is part of the path, so that other settings start afresh.
+        The recipe is part of the path, so that a training under another starts afresh.
         """
         train = self.settings(run, seed).train
-        name = train.hash() if train else ""
+        name = train.recipe() if train else ""
         return f"{self.folder}/checkpoints/{run}/seed{seed}/{name}"
 
     def tracked(self, run: str) -> bool:

@@ -72,6 +72,9 @@ class MiniProblem(ABC):
     def gather(self, values: Tensor) -> Tensor:
         return values
 
+    def keep_pace(self, passes: int, idle: Callable[[], object]) -> None:
+        pass
+
     def sync_gradients(self) -> None:
         self.synchronised += 1
 
