@@ -155,6 +155,10 @@ class Checkpoints:
         for old in self._complete()[:-2]:
             shutil.rmtree(old)
 
+    def close(self) -> None:
+        """See the checkpoint under way whole, whatever else has gone wrong."""
+        self.settle()
+
     def resume(self) -> bool:
         """Load the latest complete checkpoint, if there is one.
 

@@ -51,7 +51,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """The roots' paths up to the first stochastic step; a record has several, in the roots' order."""
+    """The roots' paths up to the first stochastic step; records of several, in the roots' order."""
 
     roots: Sequence[Image]
     records: Sequence[Rollout]

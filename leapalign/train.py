@@ -224,6 +224,7 @@ def train(
     if processes.main:
         keep_lines(log, run.tally.iteration)
     with (
+        contextlib.closing(saved),
         stop_requests() as request,
         progress_view(settings, run.tally.iteration, quiet=not processes.main) as show,
     ):
@@ -242,7 +243,6 @@ def train(
             saved.settle(wait=False)
             if done % budget.checkpoint_every == 0 or done == budget.iterations:
                 saved.save(done)
-    saved.settle()
     write_weights(run, out / WEIGHTS)
     if processes.main:
         write_results(checkpoints, out)
@@ -260,7 +260,6 @@ def stop_if_asked(request: Request, run: Training, saved: Checkpoints) -> None:
     if not asked:
         return
     saved.save(done)
-    saved.settle()
     if processes.main:
         total = run.problem.budget.iterations
         sys.stderr.write(

@@ -99,3 +99,10 @@ LAYOUT = 1e-12
 
 SAVED = 0.01
 """What autograd saves for one more step of a trajectory against the step before, relative."""
+
+DEVICES = 1e-6
+"""Relative difference of an update's gradient, and the difference of a weight after it, for any
+number of processes and any micro-batch, in float64 but for images and ratios."""
+
+BFLOAT16_GRADIENT = 0.1
+"""Relative difference of a gradient whose passes are bfloat16 from a float32 one's, tiny FLUX."""

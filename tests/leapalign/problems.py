@@ -38,7 +38,7 @@ class MiniProblem(ABC):
         self.steps, self.batch, self.seed = steps, batch, seed
         self.micro_batch = micro_batch or batch
         self.threshold = 0.0
-        self.synchronised = 0
+        self.synchronised = self.announced = 0
 
     network: nn.Module
 
@@ -72,8 +72,8 @@ class MiniProblem(ABC):
     def gather(self, values: Tensor) -> Tensor:
         return values
 
-    def keep_pace(self, passes: int, idle: Callable[[], object]) -> None:
-        pass
+    def keep_pace(self, passes: int, idle: Callable[[], object]) -> None:  # noqa: ARG002
+        self.announced = passes
 
     def sync_gradients(self) -> None:
         self.synchronised += 1

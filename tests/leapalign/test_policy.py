@@ -63,18 +63,17 @@ def test_advantages_are_bounded() -> None:
 def test_batch_advantages_take_group_means_and_the_spread_of_all() -> None:
     # Population variances of 0, 1, 4, 9 and of these beside 5, 7: 12.25 and 89 / 9.
     here = torch.tensor([[0.0, 1.0], [4.0, 9.0]], dtype=torch.float64)
-    alone = batch_advantages(here, here, clip=5.0)
+    alone = batch_advantages(here, clip=5.0)
     spread = 12.25**0.5 + 1e-4
     assert alone.flatten().tolist() == pytest.approx(
         [-0.5 / spread, 0.5 / spread, -2.5 / spread, 2.5 / spread], abs=tolerances.ADVANTAGE
     )
-    elsewhere = torch.tensor([[5.0, 7.0]], dtype=torch.float64)
-    together = batch_advantages(here, torch.cat([here, elsewhere]), clip=5.0)
+    together = batch_advantages(torch.cat([here, here.new_tensor([[5.0, 7.0]])]), clip=5.0)
     spread = (89 / 9) ** 0.5 + 1e-4
     assert together[0, 1].item() == pytest.approx(0.5 / spread, abs=tolerances.ADVANTAGE)
-    assert batch_advantages(here, here, clip=0.5).max() == 0.5
+    assert batch_advantages(here, clip=0.5).max() == 0.5
     undecided = torch.tensor([[3.0, 3.0], [4.0, 9.0]], dtype=torch.float64)
-    assert batch_advantages(undecided, undecided, clip=5.0)[0].isnan().all()
+    assert batch_advantages(undecided, clip=5.0)[0].isnan().all()
 
 
 def test_a_group_without_spread_has_no_advantage() -> None:

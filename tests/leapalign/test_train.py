@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.errors import UserError
 from leapalign.method import Method, Problem, Progress
+from leapalign.parallel import ALONE
 from leapalign.settings import Method as MethodSettings
 from leapalign.settings import TrainSettings
 from leapalign.train import (
@@ -29,6 +30,7 @@ from leapalign.train import (
 )
 from tests.disks import no_room_for, read_only
 
+SHARD = "__0_0.distcp"
 KEYS = {
     "iteration",
     "reward",
@@ -43,6 +45,7 @@ KEYS = {
     "images",
     "seconds",
     "peak_memory_mb",
+    "peak_device_memory_mb",
 }
 
 
@@ -82,21 +85,21 @@ def test_training_logs_every_iteration_and_writes_the_averaged_weights(
 
 def test_the_written_weights_are_the_exponential_moving_average(run: Training) -> None:
     [*_, weight] = run.problem.backbone.transformer.parameters()
-    [*_, average] = run.average.module.parameters()
+    [*_, average] = run.average.weights.values()
     expected = None
     for _ in range(3):
         run.iterate()
         # The first update is copied, later ones are averaged with the decay 0.9.
         current = weight.detach().clone()
         expected = current if expected is None else 0.9 * expected + 0.1 * current
-        torch.testing.assert_close(average.detach(), expected)
+        torch.testing.assert_close(average, expected)
 
 
 def test_gradients_are_clipped_but_logged_as_they_were(settings: TrainSettings) -> None:
     run = prepare(with_training(settings, clip=1e-6), "cpu")
     seen = []
     weights = list(run.problem.backbone.transformer.parameters())
-    run.optimizer.optimizer.register_step_pre_hook(
+    run.optimizer.register_step_pre_hook(
         lambda *_: seen.append(torch.cat([weight.grad.flatten() for weight in weights]))
     )
     line = run.iterate()
@@ -291,7 +294,13 @@ def test_lines_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> N
 
 
 def checkpoints_of(run: Training, folder: Path, settings_hash: str = "abc") -> Checkpoints:
-    return Checkpoints(folder, run.problem.accelerator, settings_hash)
+    return Checkpoints(folder, run, ALONE, settings_hash)
+
+
+def save(saved: Checkpoints, iteration: int) -> None:
+    """Write a checkpoint and see it whole."""
+    saved.save(iteration)
+    saved.settle()
 
 
 def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
@@ -302,7 +311,7 @@ def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
     assert not saved.resume()
     for iteration in (1, 2, 3):
         run.iterate()
-        saved.save(iteration)
+        save(saved, iteration)
     assert sorted(path.name for path in folder.iterdir()) == [
         "iteration-000002",
         "iteration-000003",
@@ -313,24 +322,24 @@ def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
     assert run.tally == tally
 
 
-@pytest.mark.parametrize("fits", ["nothing", "model.safetensors"])
+@pytest.mark.parametrize("fits", [0.01, 0.9])
 def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_kept(
-    run: Training, tmp_path: Path, fits: str
+    run: Training, tmp_path: Path, fits: float
 ) -> None:
     saved = checkpoints_of(run, tmp_path)
     run.iterate()
-    saved.save(1)
-    size = 1000 if fits == "nothing" else (tmp_path / "iteration-000001" / fits).stat().st_size
+    save(saved, 1)
+    size = int(fits * (tmp_path / "iteration-000001" / SHARD).stat().st_size)
     before = dataclasses.replace(run.tally)
     run.iterate()
     with (
         no_room_for(size),
         pytest.raises(UserError, match=r"iteration-000002\.partial: cannot be written"),
     ):
-        saved.save(2)
+        save(saved, 2)
     assert saved.resume()
     assert run.tally == before
-    saved.save(2)
+    save(saved, 2)
     assert (tmp_path / "iteration-000002").is_dir()
 
 
@@ -363,20 +372,18 @@ def test_a_checkpoint_under_way_is_never_resumed(run: Training, tmp_path: Path) 
 
 
 def test_a_checkpoint_of_other_settings_is_refused(run: Training, tmp_path: Path) -> None:
-    checkpoints_of(run, tmp_path, "abc").save(1)
+    save(checkpoints_of(run, tmp_path, "abc"), 1)
     with pytest.raises(UserError, match=r"iteration-000001: made under other settings \(abc, now"):
         checkpoints_of(run, tmp_path, "xyz").resume()
 
 
-@pytest.mark.parametrize(
-    "damaged", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl", "settings.json"]
-)
+@pytest.mark.parametrize("damaged", [SHARD, ".metadata", "settings.json"])
 @pytest.mark.parametrize("how", ["cut", "gone"])
 def test_a_damaged_checkpoint_is_named(
     run: Training, tmp_path: Path, damaged: str, how: str
 ) -> None:
     saved = checkpoints_of(run, tmp_path)
-    saved.save(1)
+    save(saved, 1)
     file = tmp_path / "iteration-000001" / damaged
     content = file.read_bytes()
     if how == "cut":
