@@ -37,17 +37,22 @@ class Average:
             torch._foreach_lerp_(averages, current, 1 - self.decay)
         self.updates += 1
 
-    def gathered(self, *, keep: bool) -> dict[str, Tensor]:
-        """The averages without sharding, on the CPU; every process must ask for them.
+    def loadable(self, network: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+        """The averages without sharding and the network's buffers, on the CPU, by name.
+
+        Every process must ask for them.
 
         Args:
+            network: whose averages they are.
             keep: whether this process wants them; the others' are dropped one by one.
         """
+        weights = dict(network.named_parameters())
+        state = {name: b for name, b in network.state_dict().items() if name not in weights}
         found = {}
-        for name, weight in self.weights.items():
-            value = whole(weight)
+        for name, value in {**state, **self.weights}.items():
+            tensor = whole(value)
             if keep:
-                found[name] = value.cpu()
+                found[name] = tensor.cpu().contiguous()
         return found
 
     def state_dict(self) -> dict[str, Any]:

@@ -86,10 +86,9 @@ def joined() -> Iterator[tuple[Processes, str]]:
     if device != "cpu":
         torch.cuda.set_device(device)
     dist.init_process_group(backend(device))
-    try:
-        yield Processes(dist.get_rank(), count), device
-    finally:
-        dist.destroy_process_group()
+    yield Processes(dist.get_rank(), count), device
+    # Not after an error: the others may be waiting for this process, and it would wait for them.
+    dist.destroy_process_group()
 
 
 def backend(device: str) -> str:

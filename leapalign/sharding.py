@@ -36,7 +36,7 @@ class Sharding:
     transformer: nn.Module
     defers: bool = False
 
-    def begin_update(self) -> None:
+    def accumulate(self) -> None:
         """From here on, backward passes add to this process' own gradients, if memory allows."""
         if isinstance(self.transformer, FSDPModule):
             self.transformer.set_requires_gradient_sync(not self.defers)
@@ -46,8 +46,8 @@ class Sharding:
         if isinstance(self.transformer, FSDPModule):
             self.transformer.set_requires_gradient_sync(True)
 
-    def end_update(self) -> None:
-        """Drop gathered weights: the optimiser is about to change them."""
+    def release(self) -> None:
+        """Drop gathered weights, which change in no step: it is the shards that train."""
         for module in self.transformer.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()

@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from safetensors.torch import save_file
-from torch import Tensor
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
     set_optimizer_state_dict,
@@ -34,12 +33,13 @@ from leapalign.errors import UserError, main_guard, raised_at
 from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
 from leapalign.method import Method, Progress, combined
+from leapalign.optimizer import adamw
 from leapalign.parallel import ALONE, Processes, joined
 from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
 from leapalign.rewards import load_reward
-from leapalign.settings import Optimizer, TrainSettings
+from leapalign.settings import TrainSettings
 from leapalign.sharding import shard, whole
 
 WEIGHTS = "transformer.safetensors"
@@ -71,7 +71,7 @@ class Training:
         steps, norms = [], []
         updates = self.method.updates(problem, iteration)
         while True:
-            problem.sharding.begin_update()
+            problem.sharding.accumulate()
             progress = next(updates, None)
             if progress is None:
                 break
@@ -99,7 +99,7 @@ class Training:
                 "holds weights from before it. Lower training.optimizer.lr, training.clip or the "
                 "method's nesting"
             )
-        self.problem.sharding.end_update()
+        self.problem.sharding.release()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.average.update()
@@ -107,6 +107,7 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint; the tensors are those in use, and are loaded in place."""
+        self.problem.sharding.release()
         transformer = self.problem.backbone.transformer
         return {
             "weights": {name: weight.detach() for name, weight in self.average.trained.items()},
@@ -117,7 +118,7 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From a checkpoint that was read into `state_dict`."""
-        self.problem.sharding.end_update()
+        self.problem.sharding.release()
         transformer = self.problem.backbone.transformer
         set_optimizer_state_dict(transformer, self.optimizer, state["optimizer"])
         self.average.load_state_dict(state["average"])
@@ -172,23 +173,6 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
     reward = load_reward(budget.reward.name, budget.reward.path, torch.device(device))
     problem = TrainingProblem(backbone, reward, sampler, budget, settings.seed, processes, sharding)
     return Training(method, problem, optimizer, average, Tally(), budget.clip)
-
-
-def adamw(transformer: torch.nn.Module, adam: Optimizer) -> torch.optim.AdamW:
-    """AdamW over the trained weights, its moments allocated now: they are in every checkpoint."""
-    optimizer = torch.optim.AdamW(
-        [weight for weight in transformer.parameters() if weight.requires_grad],
-        lr=adam.lr,
-        betas=adam.betas,
-        eps=adam.eps,
-        weight_decay=adam.weight_decay,
-        fused=True,
-    )
-    # To ask for the state makes a step of nothing at a learning rate of zero. It did not happen.
-    get_optimizer_state_dict(transformer, optimizer)
-    for state in optimizer.state.values():
-        state["step"].zero_()
-    return optimizer
 
 
 def train(
@@ -312,23 +296,13 @@ def keep_lines(log: Path, count: int) -> None:
     write_text(log, "".join(lines[:count]))
 
 
-def averaged_weights(run: Training) -> dict[str, Tensor]:
-    """The averaged weights and the network's own buffers, by name, on the main process alone."""
-    main, transformer = run.problem.processes.main, run.problem.backbone.transformer
-    averages = run.average.gathered(keep=main)
-    if not main:
-        return {}
-    weights = dict(transformer.named_parameters())
-    buffers = {name: v for name, v in transformer.state_dict().items() if name not in weights}
-    return {**buffers, **averages}
-
-
 def write_weights(run: Training, path: Path) -> None:
     """Write the averaged weights, whole or not at all; all processes take part."""
-    weights = averaged_weights(run)
-    if weights:
+    main, transformer = run.problem.processes.main, run.problem.backbone.transformer
+    weights = run.average.loadable(transformer, keep=main)
+    if main:
         with replacing(path) as draft:
-            save_file({name: value.contiguous() for name, value in weights.items()}, draft)
+            save_file(weights, draft)
 
 
 def write_results(checkpoints: Path, out: Path) -> None:

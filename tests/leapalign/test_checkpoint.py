@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from leapalign.average import Average
 from leapalign.checkpoint import Checkpoints
-from leapalign.files import occupied
+from leapalign.files import append_text, occupied
 from leapalign.interrupt import REQUEUE, Request
 from leapalign.leap import LeapAlign
 from leapalign.method import Problem, Progress
@@ -63,7 +63,7 @@ def test_a_training_goes_on_in_two_processes_and_after_kill_9_of_one_again_in_on
     run = prepare(settings, "cpu")
     with contextlib.closing(Checkpoints(folder, run, ALONE, settings.recipe())) as saved:
         for _ in range(2):
-            run.iterate()
+            append_text(folder / "log.jsonl", json.dumps(run.iterate()) + "\n")
         saved.save(2)
     budget = dataclasses.replace(settings.training, micro_batch=1, checkpoint_every=1)
     shared = dataclasses.replace(settings, training=budget, compute=Compute(devices=2))
@@ -189,10 +189,11 @@ def test_an_average_is_torchs_own() -> None:
                 weight.add_(torch.randn_like(weight))
         ours.update()
         reference.update_parameters(network)
-    found, expected = ours.gathered(keep=True), dict(reference.module.named_parameters())
-    assert found.keys() == {"0.weight", "0.bias", "1.weight"}
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
-    assert ours.gathered(keep=False) == {}
+    network.register_buffer("scale", torch.ones(1))
+    found, expected = ours.loadable(network, keep=True), reference.module.state_dict()
+    assert found.keys() == {"0.weight", "0.bias", "1.weight", "scale"}
+    assert all(torch.equal(found[name], expected[name]) for name in ours.trained)
+    assert ours.loadable(network, keep=False) == {}
 
 
 def test_a_checkpoint_before_the_first_step_resumes_to_the_same_step(
@@ -205,5 +206,5 @@ def test_a_checkpoint_before_the_first_step_resumes_to_the_same_step(
                 saved.save(1)
     for run in runs:
         run.iterate()
-    weights = [run.average.gathered(keep=True) for run in runs]
+    weights = [run.average.weights for run in runs]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

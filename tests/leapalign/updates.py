@@ -23,10 +23,17 @@ from leapalign.parallel import ALONE, Processes, joined
 from leapalign.rewards.hpsv2 import HPSv2
 from leapalign.settings import TrainSettings
 from leapalign.sharding import whole
-from leapalign.train import averaged_weights, prepare
+from leapalign.train import prepare
 from tests.leapalign.problems import PROMPTS
 
-COLLECTIVES = ("all_gather_into_tensor", "reduce_scatter_tensor")
+# What FSDP calls; the first of each pair from torch 2.15 on.
+GATHER, REDUCE = (
+    new if hasattr(dist, new) else old
+    for new, old in (
+        ("all_gather_single", "all_gather_into_tensor"),
+        ("reduce_scatter_single", "reduce_scatter_tensor"),
+    )
+)
 
 
 class Flux64(Flux):
@@ -78,7 +85,7 @@ def updates_of(settings: TrainSettings, processes: Processes = ALONE) -> dict[st
     return {
         "gradients": gradients,
         "line": line,
-        "weights": averaged_weights(run),
+        "weights": run.average.loadable(run.problem.backbone.transformer, keep=True),
         "calls": CALLS - before,
         "precisions": {weight.dtype for weight in run.average.trained.values()},
     }
@@ -89,7 +96,7 @@ CALLS: Counter[str] = Counter()
 
 def count_calls() -> None:
     """Count what FSDP asks of torch.distributed."""
-    for name in COLLECTIVES:
+    for name in ORIGINAL:
 
         def counted(*args: object, _name: str = name, **kwargs: object) -> object:
             CALLS[_name] += 1
@@ -98,7 +105,7 @@ def count_calls() -> None:
         setattr(dist, name, counted)
 
 
-ORIGINAL = {name: getattr(dist, name) for name in COLLECTIVES}
+ORIGINAL = {name: getattr(dist, name) for name in (GATHER, REDUCE)}
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
