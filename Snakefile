@@ -52,7 +52,11 @@ onstart:
         for job in workflow.dag.needrun_jobs()
         if job.wildcards.get("run")
     )
-    print(forecast(workflow.dag.needrun_jobs(), workflow.cores), file=sys.stderr)
+    given = workflow.resource_settings
+    print(
+        forecast(workflow.dag.needrun_jobs(), given.cores, given.nodes),
+        file=sys.stderr,
+    )
 
 
 onsuccess:

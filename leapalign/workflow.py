@@ -280,20 +280,21 @@ class Suite:
     def training_resources(self) -> dict[str, int | str]:
         """What a training of this scale asks of a scheduler, under the names of Slurm's plug-in.
 
-        Several nodes get one task each, from which the launcher's `srun` starts: `mpi` keeps the
-        plug-in from starting it inside of another, and `tasks_per_gpu` from multiplying the tasks.
+        `gpu` is also what Snakemake limits on one machine. Several nodes are asked for their GPUs
+        each, and get one task each: the launcher's, whose `srun` the plug-in's must not enclose
+        (`mpi`), and not one for each GPU (`tasks_per_gpu`).
         """
         devices, node = self.shape.compute.devices, self.shape.node
         nodes = math.ceil(devices / node.devices)
         share = math.ceil(devices / nodes)
         asked: dict[str, int | str] = {
-            "gpu": devices,
             "nodes": nodes,
             "cpus_per_task": node.cores * share,
             "mem_mb": 1000 * node.memory * share,
         }
-        several: dict[str, int | str] = {"mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
-        return asked | several if nodes > 1 else asked
+        if nodes == 1:
+            return asked | {"gpu": devices}
+        return asked | {"gres": f"gpu:{share}", "mpi": "srun", "tasks": nodes, "tasks_per_gpu": 0}
 
     def minutes(self, run: str) -> int:
         """How long a scheduler should let a training run; one that takes longer is resumed."""
@@ -405,12 +406,20 @@ def _sources(method: str) -> set[Path]:
     return settings | alone | {file for folder in folders for file in folder.rglob("*.py")}
 
 
-def forecast(jobs: Iterable[Any], cores: int) -> str:
-    """The expected time of Snakemake's remaining jobs on this number of cores, for people."""
+def forecast(jobs: Iterable[Any], cores: int | None, submitted: int | None) -> str:
+    """The expected time of Snakemake's remaining jobs, for people.
+
+    Args:
+        jobs: those remaining.
+        cores: of this machine, a job on each.
+        submitted: jobs at a time, where a scheduler runs them on others.
+    """
+    at_once = submitted or cores or 1
     costs = [job.resources.get("seconds", 0) for job in jobs]
-    seconds = max(sum(costs) / max(cores, 1), max(costs, default=0))
+    seconds = max(sum(costs) / at_once, max(costs, default=0))
     time = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    return f"expected time: about {time} for {len(costs)} jobs on {cores} cores"
+    where = f"{at_once} of them at a time" if submitted else f"on {at_once} cores"
+    return f"expected time: about {time} for {len(costs)} jobs {where}"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -21,13 +21,19 @@ from snakemake_logger_plugin_leapalign.jobs import Job
 
 _FAILED_LINES = 15
 _BAR_WIDTH = 24
+# Resources that say nothing to a scheduler, or again what another one says.
+_OUR_OWN = ("tmpdir", "seconds", "mem", "mem_mib", "disk", "disk_mb", "disk_mib")
 _TOLD = "Nothing to be done"
 # Said already, by the failed job's own log.
 _REPEATED = ("CalledProcessError", "At least one job did not complete successfully")
 
 
 class LogHandler(LogHandlerBase):
-    """Shows jobs done, running and to do; a dry run keeps Snakemake's own output."""
+    """Shows jobs done, running and to do.
+
+    A dry run keeps Snakemake's own output, which leaves out the resources of jobs that have a
+    message: what a scheduler would be asked for is added.
+    """
 
     def __post_init__(self) -> None:
         """Nothing is shown until the first job starts."""
@@ -73,6 +79,8 @@ class LogHandler(LogHandlerBase):
     def emit(self, record: logging.LogRecord) -> None:
         """Take in one of Snakemake's log records."""
         if self.common_settings.dryrun:
+            if getattr(record, "event", None) is LogEvent.JOB_INFO:
+                self._asked(record)
             return
         try:
             handle = self.events.get(getattr(record, "event", None))
@@ -105,6 +113,16 @@ class LogHandler(LogHandlerBase):
 
     def _planned(self, record: Any) -> None:  # noqa: ANN401 - a record with Snakemake's fields
         self.total = record.stats["total"]
+
+    def _asked(self, record: Any) -> None:  # noqa: ANN401
+        asked = {
+            name: value
+            for name, value in record.resources.items()
+            if not name.startswith("_") and name not in _OUR_OWN and value is not None
+        }
+        if asked:
+            listed = ", ".join(f"{name}={value}" for name, value in asked.items())
+            sys.stdout.write(f"Resources: {listed}\n")  # where Snakemake writes of the job
 
     def _job_started(self, record: Any) -> None:  # noqa: ANN401
         job = Job.of(record.rule_msg, record.rule_name, record.wildcards, record.log)
