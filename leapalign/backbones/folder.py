@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -89,6 +90,11 @@ def check_loaded(module: nn.Module, folder: Path) -> None:
 def _names(file: Path) -> Iterator[str]:
     with safe_open(file, framework="pt") as tensors:
         yield from tensors.keys()
+
+
+def configuration(folder: Path) -> SimpleNamespace:
+    """A model's configuration, as the model would say it."""
+    return SimpleNamespace(**json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
 def text_parts(index: Mapping[str, Any]) -> list[str]:

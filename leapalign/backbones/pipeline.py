@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -22,7 +23,14 @@ from torch.nn import functional
 from leapalign import cache
 from leapalign.backbones.encodings import EncodedPrompts, Encoder, Encodings
 from leapalign.backbones.finetuned import load_finetuned
-from leapalign.backbones.folder import check_loaded, check_whole, local, text_identity, text_parts
+from leapalign.backbones.folder import (
+    check_loaded,
+    check_whole,
+    configuration,
+    local,
+    text_identity,
+    text_parts,
+)
 from leapalign.errors import UserError
 from leapalign.steps import Latents
 
@@ -127,6 +135,8 @@ class PipelineBackbone(ABC):
             absent = {part: None for part in cls.spare if index.get(part) == [None, None]}
             pipeline = cls.stock.from_pretrained(folder, dtype=dtype, **without, **absent)
         pipeline.to(device)
+        # A part that is absent is as wide as the transformer's configuration says.
+        pipeline.transformer = SimpleNamespace(config=configuration(folder / "transformer"))
         try:
             with torch.no_grad():
                 yield lambda prompt: cls._encode(pipeline, prompt)

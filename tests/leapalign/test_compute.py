@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from leapalign.rewards import load_reward
 from leapalign.samplewise import in_parts
 from leapalign.settings import Adapter, Compute, TrainSettings
 from leapalign.streams import stream
+from leapalign.train import prepare
 from tests import tolerances
 from tests.leapalign.problems import PROMPTS, gradient, relative_error
 
@@ -109,6 +111,19 @@ def test_recomputed_blocks_have_the_same_gradient_and_keep_less(
     with torch.no_grad():
         other.field(PROMPTS, 3.5)(x, torch.ones(3))
     assert set(runs.values()) == {3}
+
+
+def test_a_training_that_computes_again_is_the_same_bit_for_bit(settings: TrainSettings) -> None:
+    runs = [
+        prepare(dataclasses.replace(settings, compute=compute), "cpu")
+        for compute in (Compute(), Compute(recompute=True), Compute(image_batch=1))
+    ]
+    lines = [run.iterate() for run in runs]
+    whole, again, _ = (run.problem.backbone.transformer.state_dict() for run in runs)
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+    assert lines[1]["grad_norm"] == lines[0]["grad_norm"]
+    assert lines[2]["reward"] == pytest.approx(lines[0]["reward"], rel=1e-6)
+    assert lines[2]["grad_norm"] == pytest.approx(lines[0]["grad_norm"], rel=1e-4)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler, g++")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import multiprocessing
 import os
@@ -21,6 +22,8 @@ from leapalign import cache
 from leapalign.backbones.encodings import EncodedPrompts, Encoder, Encodings
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
+from leapalign.settings import Method, TrainSettings
+from leapalign.train import prepare
 from leapalign.weights import check_weights, fingerprint
 from tests.leapalign.problems import PROMPTS
 
@@ -262,6 +265,20 @@ def test_the_decoder_stays_in_float32_and_a_bfloat16_folder_trains_float32_weigh
         trained.transformer.parameters(), half.transformer.parameters(), strict=True
     ):
         assert torch.equal(mine, stored.float())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [Method("leapalign.leap:LeapAlign"), Method("baselines.flow_grpo:FlowGRPO", {"group": 2})],
+)
+def test_no_training_needs_the_text_encoders_once_it_has_begun(
+    settings: TrainSettings, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = dataclasses.replace(settings.training, iterations=3)
+    run = prepare(dataclasses.replace(settings, method=method, training=budget), "cpu")
+    monkeypatch.setattr(Flux, "text_encoders", lambda *_: pytest.fail("loaded again"))
+    for _ in range(3):
+        run.iterate()
 
 
 def test_a_digest_is_had_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
