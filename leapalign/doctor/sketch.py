@@ -131,11 +131,11 @@ class _Seen:
     def passes(self) -> Passes:
         parameters, trained, *peaks, flops = self.numbers
         forward, saved, first, replay = (
-            Line(fixed=2 * one - two, each=two - one)
+            Line(fixed=float(2 * one - two), each=float(two - one))
             for one, two in zip(peaks[::2], peaks[1::2], strict=True)
         )
         sizes = int(parameters), int(trained), self.block
-        return Passes(*sizes, forward, saved, first, replay, flops)
+        return Passes(*sizes, forward, saved, first, replay, float(flops))
 
 
 def _pretend(network: nn.Module) -> None:

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from leapalign.doctor.fit import AUTO, fitted
+from leapalign.doctor import admission, cost
+from leapalign.doctor.admission import admitted, predicted
+from leapalign.doctor.cost import Rates, estimate, measured
+from leapalign.doctor.fit import AUTO, LORA, fitted, smallest
 from leapalign.doctor.memory import forecast
 from leapalign.doctor.meter import Meter
 from leapalign.doctor.rehearsal import at_any_size, in_parts, rehearse
+from leapalign.doctor.shapes import model_of
 from leapalign.errors import UserError
 from leapalign.settings import Backbone, Compute, Method, TrainSettings
 from leapalign.train import Training, prepare
@@ -107,6 +111,38 @@ def test_two_rehearsals_tell_what_a_third_would(settings: TrainSettings) -> None
         assert told.paths == pytest.approx(seen.paths, rel=tolerances.FORECAST)
 
 
+def test_a_trainings_time_is_what_it_does_times_what_each_takes(settings: TrainSettings) -> None:
+    group = dataclasses.replace(
+        with_training(settings, batch=8, iterations=10), method=Method(DANCE, GROUPS)
+    )
+    rates = Rates(forward=1.0, replay=10.0, score=100.0, graded=7e7, update=1000.0, basis="made up")
+    # Of 4 steps all are rolled out, 3 are stochastic, and int(0.6 · 3) = 1 of them trains.
+    found = estimate(group, rates)
+    assert found.seconds == 10 * (8 * 4 * 1.0 + 8 * 1 * 10.0 + 8 * 100.0 + 2 * 1000.0)
+    assert (found.evaluations, found.images) == (10 * 8 * (4 + 3 * 1), 80)
+    shared = estimate(dataclasses.replace(group, compute=Compute(devices=2)), rates)
+    assert (shared.evaluations, shared.images) == (found.evaluations, found.images)
+    assert shared.device_hours == 2 * shared.seconds / 3600
+
+
+def test_a_machines_rates_are_measured_once(
+    pocket: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rates = measured(pocket, "cpu")
+    assert 0.0 < rates.forward < rates.replay
+    assert 0.0 < rates.score < rates.graded
+    assert rates.basis.startswith("measured on this")
+    monkeypatch.setattr(cost, "_measure", None)
+    assert measured(pocket, "cpu") == rates
+
+
+def test_forecasting_leaves_the_global_random_numbers_alone(pocket: TrainSettings) -> None:
+    before = torch.get_rng_state()
+    predicted(pocket, "cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def flux(**compute: object) -> TrainSettings:
     """The paper's training of FLUX.1-dev, whose weights are not here."""
     from leapalign.config import resolve_run
@@ -119,8 +155,6 @@ def flux(**compute: object) -> TrainSettings:
 
 
 def test_the_full_size_model_has_its_published_sizes() -> None:
-    from leapalign.doctor.shapes import model_of
-
     model = model_of(flux(devices=8))
     assert model.transformer.parameters == pytest.approx(11.9e9, rel=0.01)  # "12B"
     assert model.encoders == pytest.approx(4.76e9 + 0.123e9, rel=0.01)  # T5-XXL's and CLIP-L's
@@ -129,13 +163,57 @@ def test_the_full_size_model_has_its_published_sizes() -> None:
     assert model.transformer.replay.each == pytest.approx(22e9, rel=0.1)
 
 
-def test_eight_devices_of_80_gigabytes_train_flux_and_one_says_what_would() -> None:
+def test_eight_devices_of_80_gigabytes_train_all_of_flux() -> None:
     settings = flux(devices=8, recompute=True)
     chosen, found = fitted(settings, 80 * GIGABYTE)
     assert found.peak <= 80 * GIGABYTE
     assert chosen.training.micro_batch > 1
     assert settings.training.batch // 8 % chosen.training.micro_batch == 0
-    with pytest.raises(UserError, match=r"does not fit: even image by image") as refusal:
-        fitted(flux(devices=1, recompute=True), 80 * GIGABYTE)
-    assert "compute.devices: 4" in str(refusal.value) or "compute.devices: 8" in str(refusal.value)
-    assert "training.adapter" in str(refusal.value)
+    assert sum(found.parts.values()) > found.peak  # they are not all there at once
+    # Float32 weights, gradients, both moments and the average of 12 billion, by eight.
+    state = sum(found.parts[name] for name in ("weights", "gradients", "optimiser", "average"))
+    assert state == pytest.approx(5 * 4 * 11.9e9 / 8, rel=0.01)
+
+
+def test_what_cannot_fit_is_refused_with_changes_under_which_it_would(
+    pocket: TrainSettings,
+) -> None:
+    room = forecast(in_parts(pocket, 1)).peak
+    for needed in (int(1.2 * room), int(0.8 * room)):
+        with pytest.raises(UserError, match=r"does not fit: at micro_batch 8") as refusal:
+            fitted(in_parts(pocket, 8), needed)
+        ways = str(refusal.value).partition("would fit: ")[2].split("; or ")
+        assert ways
+        for way in ways:
+            changed = pocket
+            for change in way.split(" with "):
+                changed = CHANGES[change](changed)
+            assert forecast(smallest(changed)).peak <= needed, way
+        assert any("micro_batch: auto" in way for way in ways) == (needed > room)
+
+
+CHANGES = {
+    "training.micro_batch: auto": lambda settings: settings,
+    "compute.recompute: true": lambda settings: computed(settings, recompute=True),
+    "compute.devices: 2": lambda settings: computed(settings, devices=2),
+    "compute.devices: 4": lambda settings: computed(settings, devices=4),
+    "compute.devices: 8": lambda settings: computed(settings, devices=8),
+    "a training.adapter of rank 128": lambda settings: with_training(settings, adapter=LORA),
+}
+
+
+def computed(settings: TrainSettings, **changes: object) -> TrainSettings:
+    return dataclasses.replace(settings, compute=dataclasses.replace(settings.compute, **changes))
+
+
+def test_auto_becomes_a_number_before_a_training_loads_anything(
+    pocket: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auto = with_training(pocket, micro_batch=AUTO)
+    assert admitted(auto, "cpu").training.micro_batch == 8
+    room = forecast(computed(in_parts(pocket, 2), image_batch=1)).peak
+    monkeypatch.setattr(admission, "memory_of", lambda *_: room)
+    assert prepare(auto, "cpu").problem.budget.micro_batch == 2
+    monkeypatch.setattr(admission, "memory_of", lambda *_: room // 4)
+    with pytest.raises(UserError, match="does not fit: even image by image"):
+        prepare(auto, "cpu")

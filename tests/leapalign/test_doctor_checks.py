@@ -1,0 +1,137 @@
+"""Mistakes that are found before anything is loaded, each with its fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from leapalign.doctor import checks
+from leapalign.doctor.admission import refuse_gradless
+from leapalign.doctor.machine import named_machine, this_machine
+from leapalign.errors import UserError
+from leapalign.settings import Backbone, Compute, Method, Reward, TrainSettings
+from leapalign.train import prepare
+from tests.disks import read_only
+
+
+def with_training(settings: TrainSettings, **changes: object) -> TrainSettings:
+    return dataclasses.replace(settings, training=dataclasses.replace(settings.training, **changes))
+
+
+def on(settings: TrainSettings, devices: int) -> TrainSettings:
+    return dataclasses.replace(settings, compute=Compute(devices=devices))
+
+
+@pytest.fixture
+def copied(settings: TrainSettings, tmp_path: Path) -> TrainSettings:
+    """A training of a folder that the test may damage."""
+    folder = tmp_path / "model"
+    shutil.copytree(settings.backbone.path, folder)
+    return dataclasses.replace(settings, backbone=Backbone(settings.backbone.loader, str(folder)))
+
+
+def test_a_training_of_what_is_there_is_not_refused(settings: TrainSettings) -> None:
+    checks.refuse(settings)
+
+
+def test_a_resolution_between_tokens_is_refused_with_its_neighbours(
+    settings: TrainSettings,
+) -> None:
+    with pytest.raises(UserError, match=r"resolution: 72 is not a multiple of 16.*64 or 80"):
+        prepare(dataclasses.replace(settings, resolution=72), "cpu")
+
+
+def test_more_processes_than_prompts_are_refused(settings: TrainSettings) -> None:
+    with pytest.raises(UserError, match=r"compute\.devices: 4 processes.*set it to 2, or raise"):
+        checks.refuse(on(settings, 4))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(settings: TrainSettings) -> None:
+    with pytest.raises(
+        UserError, match=r"training\.batch: .*3 processes; set compute\.devices to 2"
+    ):
+        checks.refuse(on(with_training(settings, batch=8), 3))
+    grouped = Method("baselines.dance_grpo:DanceGRPO", {"group": 4, "updates_per_iteration": 4})
+    with pytest.raises(UserError, match=r"3 images an update.*or training\.batch to 16"):
+        checks.refuse(on(dataclasses.replace(with_training(settings, batch=12), method=grouped), 2))
+
+
+def test_guidance_of_a_model_without_it_is_refused(copied: TrainSettings) -> None:
+    file = Path(copied.backbone.path) / "transformer/config.json"
+    config = json.loads(file.read_text()) | {"guidance_embeds": False}
+    file.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"training\.guidance: 3\.5, but this model has none"):
+        checks.refuse(copied)
+    checks.refuse(with_training(copied, guidance=1.0))
+
+
+def test_a_folder_that_lacks_a_part_or_a_shard_is_refused_by_name(copied: TrainSettings) -> None:
+    folder = Path(copied.backbone.path)
+    index = {"weight_map": {"a": "diffusion-1.safetensors", "b": "diffusion-2.safetensors"}}
+    (folder / "transformer/diffusion.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match=r"transformer/diffusion-1\.safetensors: missing, one of 2"):
+        checks.refuse(copied)
+    shutil.rmtree(folder / "vae")
+    (folder / "transformer/diffusion.safetensors.index.json").unlink()
+    with pytest.raises(UserError, match=r"model/vae: missing, though model_index\.json names it"):
+        checks.refuse(copied)
+
+
+def test_a_reward_without_gradient_is_refused_with_a_direct_gradient_method_alone(
+    settings: TrainSettings,
+) -> None:
+    gradless = with_training(settings, reward=Reward("unifiedreward-alignment", "nowhere", 5.0))
+    with pytest.raises(UserError, match=r"unifiedreward-alignment has no gradient in the images"):
+        prepare(gradless, "cpu")
+    grouped = Method("baselines.dance_grpo:DanceGRPO", {"group": 2})
+    refuse_gradless(dataclasses.replace(gradless, method=grouped))
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning_that_says_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert checks.cache().level == "ok"
+    with read_only(tmp_path):
+        found = checks.cache()
+    assert found.level == "warning"
+    assert "set XDG_CACHE_HOME to a writable folder" in found.text
+
+
+def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> None:
+    assert checks.disk(tmp_path / "results", 1e6).level == "ok"
+    found = checks.disk(tmp_path / "results", 1e18)
+    assert found.level == "refused"
+    assert "1e+09 GB needed" in found.text
+
+
+def test_a_file_of_weights_says_how_many_numbers_it_holds() -> None:
+    file = Path("pocket/weights/base/transformer/diffusion_pytorch_model.safetensors")
+    assert checks.stored(file) == sum(weight.numel() for weight in load_file(file).values())
+
+
+def test_the_terms_of_a_base_models_licence_are_a_warning() -> None:
+    found = checks.licence("weights/flux")
+    assert found is not None
+    assert (found.level, "no commercial use" in found.text) == ("warning", True)
+    assert checks.licence("weights/hpsv2").level == "ok"
+    assert checks.licence("pocket/weights/base") is None
+
+
+def test_a_machine_is_named_by_its_devices_and_their_memory() -> None:
+    machine = named_machine("8x80")
+    assert (len(machine.devices), machine.memory, machine.here) == (8, 80 * 10**9, False)
+    with pytest.raises(UserError, match=r"--machine: `eight` must read DEVICESxGIGABYTES"):
+        named_machine("eight")
+
+
+def test_this_machine_has_its_ram(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEAPALIGN_DEVICES", "")
+    machine = this_machine()
+    assert not machine.cuda
+    assert 0 < machine.memory < machine.ram
