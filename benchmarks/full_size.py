@@ -30,7 +30,7 @@ from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
 from leapalign.parsing import dump
 from leapalign.settings import Adapter, Backbone, Compute, TrainSettings
-from leapalign.train import prepare
+from leapalign.training import prepare
 
 GIGABYTE, TERA = 1e9, 1e12
 # Prompts are encoded as noise, so any will do.

@@ -15,7 +15,7 @@ from benchmarks.random_models import RandomFlux, RandomHPSv2
 from benchmarks.turns import take_turn
 from leapalign.errors import UserError
 from leapalign.streams import stream
-from leapalign.train import prepare
+from leapalign.training import prepare
 
 
 def parameters(module: torch.nn.Module) -> int:

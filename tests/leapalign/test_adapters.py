@@ -17,7 +17,8 @@ from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
 from leapalign.settings import Adapter, TrainSettings
 from leapalign.streams import stream
-from leapalign.train import Training, prepare, train
+from leapalign.train import train
+from leapalign.training import Training, prepare
 from tests.leapalign.problems import PROMPTS
 
 FILE = "pytorch_lora_weights.safetensors"
