@@ -99,7 +99,7 @@ class Checkpoints:
     def __post_init__(self) -> None:
         if self.processes.count > 1:
             # Its own messages, for they are sent beside those of the training.
-            self._group = dist.new_group(backend="gloo")
+            self._group = cast("dist.ProcessGroup", dist.new_group(backend="gloo"))
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("iteration-*") if path.suffix != ".partial")

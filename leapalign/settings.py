@@ -186,7 +186,8 @@ class TrainSettings(Canonical):
 
     def recipe(self) -> str:
         """A hash of what decides the result: a training goes on under the same, on any machine."""
-        budget = replace(self.training, **dict.fromkeys(IMMATERIAL, 1))
+        same: dict[str, Any] = dict.fromkeys(IMMATERIAL, 1)
+        budget = replace(self.training, **same)
         return replace(self, training=budget, compute=Compute()).hash()
 
 

@@ -34,7 +34,7 @@ from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
 from leapalign.method import Method, Progress, combined
 from leapalign.optimizer import adamw
-from leapalign.parallel import ALONE, Processes, joined
+from leapalign.parallel import joined, present
 from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
@@ -155,8 +155,9 @@ def _mean(values: Iterable[float]) -> float | None:
     return fmean(finite) if finite else None
 
 
-def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) -> Training:
+def prepare(settings: TrainSettings, device: str) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
+    processes = present()
     budget = settings.training
     method: Method = settings.method.build()
     method.check(budget.steps, budget.batch)
@@ -176,12 +177,7 @@ def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) 
 
 
 def train(
-    settings: TrainSettings,
-    out: Path,
-    checkpoints: Path,
-    device: str,
-    every: int | None = None,
-    processes: Processes = ALONE,
+    settings: TrainSettings, out: Path, checkpoints: Path, device: str, every: int | None = None
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -191,7 +187,6 @@ def train(
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         every: iterations between snapshots of the averaged weights; by default there are none.
-        processes: who trains it together, each on a device of its own.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -200,7 +195,8 @@ def train(
     Returns:
         What the run spent, over all its resumptions.
     """
-    run = prepare(settings, device, processes)
+    run = prepare(settings, device)
+    processes = run.problem.processes
     saved = Checkpoints(checkpoints, run, processes, settings.recipe())
     budget, log = settings.training, checkpoints / LOG
     if saved.resume() and processes.main:
@@ -363,9 +359,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = TrainSettings.from_json(arguments.settings)
     weights = [settings.backbone.path, settings.training.reward.path]
     out, checkpoints = arguments.out, arguments.checkpoints
-    with joined() as (processes, device):
-        if not processes.main:
-            train(settings, out, checkpoints, device, arguments.snapshot_every, processes)
+    with joined() as device:
+        if not present().main:
+            train(settings, out, checkpoints, device, arguments.snapshot_every)
             return
         with (
             record(out / "provenance.json", settings, weights, device) as entries,
@@ -373,9 +369,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             occupied(checkpoints),
         ):
             try:
-                tally = train(
-                    settings, out, checkpoints, device, arguments.snapshot_every, processes
-                )
+                tally = train(settings, out, checkpoints, device, arguments.snapshot_every)
             except UserError as error:
                 raise UserError(f"{out}: {error}") from error
             entries["seconds"] = round(tally.seconds, 2)
