@@ -22,7 +22,7 @@ from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
 from leapalign.log import LOG, keep_lines, progress_view, refuse_idle
-from leapalign.parallel import ALONE, Processes, joined
+from leapalign.parallel import joined, present
 from leapalign.record import record
 from leapalign.settings import TrainSettings
 from leapalign.trackers import drawing
@@ -56,7 +56,6 @@ def train(
     checkpoints: Path,
     device: str,
     watch: Watch = UNWATCHED,
-    processes: Processes = ALONE,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -66,7 +65,6 @@ def train(
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         watch: snapshots and curves.
-        processes: who trains it together, each on a device of its own.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -75,7 +73,8 @@ def train(
     Returns:
         What the run spent, over all its resumptions.
     """
-    run = prepare(settings, device, processes)
+    run = prepare(settings, device)
+    processes = run.problem.processes
     saved = Checkpoints(checkpoints, run, processes, settings.recipe())
     budget, log, every = settings.training, checkpoints / LOG, watch.snapshot_every
     if saved.resume() and processes.main:
@@ -185,9 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     card = model_card(settings, arguments.run)
     out, checkpoints = arguments.out, arguments.checkpoints
     watch = Watch(arguments.snapshot_every, arguments.curves)
-    with joined() as (processes, device):
-        if not processes.main:
-            train(settings, out, checkpoints, device, watch, processes)
+    with joined() as device:
+        if not present().main:
+            train(settings, out, checkpoints, device, watch)
             return
         with (
             record(out / "provenance.json", settings, settings.weights, device) as entries,
@@ -196,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             entries["predicted"] = predicted(settings, device)
             try:
-                tally = train(settings, out, checkpoints, device, watch, processes)
+                tally = train(settings, out, checkpoints, device, watch)
             except UserError as error:
                 raise UserError(f"{out}: {error}") from error
             write_text(out / WEIGHTS / CARD, card)
