@@ -89,7 +89,7 @@ def train(
     ):
         while run.tally.iteration < budget.iterations:
             stop_if_asked(request, run, saved)
-            with naming_failure(run):
+            with naming_failure(run, request):
                 line = run.iterate()
             done = run.tally.iteration
             if processes.main:
@@ -130,17 +130,20 @@ def stop_if_asked(request: Request, run: Training, saved: Checkpoints) -> None:
 
 
 @contextlib.contextmanager
-def naming_failure(run: Training) -> Iterator[None]:
+def naming_failure(run: Training, request: Request) -> Iterator[None]:
     """Say of what an iteration raises which it was, and where: the method's own line if it has one.
 
     Raises:
         UserError: instead of any other exception.
+        KeyboardInterrupt: the user's, which compiled code may have made another exception of.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if request.signal == "SIGINT":
+            raise KeyboardInterrupt from error
         method = type(run.method)
         where = raised_at(error, inspect.getsourcefile(method))
         raise UserError(

@@ -41,7 +41,7 @@ class Flux64(Flux):
 
     @classmethod
     @override
-    def load(cls, path: Path, resolution: int, device: torch.device, *_: object) -> Flux:
+    def load(cls, path: Path, resolution: int, device: torch.device, **_: object) -> Flux:
         return super().load(path, resolution, device, torch.float64)
 
 
