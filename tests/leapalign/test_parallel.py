@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from leapalign import train as training
+from leapalign import training
 from leapalign.errors import UserError
 from leapalign.method import Progress, combined
 from leapalign.parallel import Processes
