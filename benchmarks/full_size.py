@@ -2,18 +2,19 @@
 
     python -m benchmarks.full_size --size flux --out results/benchmarks/full_size.json
 
-Weights are random, everything else is a training's own: the scale's settings, with an adapter and
-fewer images an iteration. Of each run it tells the seconds and memory of each phase, the rate at
-which passes run over that of a large bf16 matrix product, and how long the iteration took over its
-bare transformer passes. `--size tiny` goes the same way in seconds on a CPU.
+Weights are random; everything else is a training's own at the scale `flux-lora`, but for fewer
+images an iteration. Of each it tells the seconds and memory of each phase, beside what the doctor
+foretold; the rate at which passes run over that of a large bf16 matrix product; and how long the
+iteration took over its bare transformer passes. `--size tiny` goes the same way in seconds on CPUs.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,11 +27,13 @@ from benchmarks.passes import operations
 from benchmarks.step import settings_of
 from benchmarks.turns import Turn, take_turn
 from leapalign.devices import leased_device
+from leapalign.doctor.admission import predicted
+from leapalign.doctor.memory import forecast
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
 from leapalign.parsing import dump
-from leapalign.settings import Adapter, Backbone, Compute, TrainSettings
-from leapalign.train import prepare
+from leapalign.settings import Adapter, TrainSettings
+from leapalign.training import prepare
 
 GIGABYTE, TERA = 1e9, 1e12
 # Prompts are encoded as noise, so any will do.
@@ -38,108 +41,114 @@ PROMPTS = "pocket/prompts/train.jsonl"
 
 
 @dataclass(frozen=True)
-class Run:
-    """How much of a method's iteration is measured.
+class Case:
+    """A run, and how much of its iteration is measured.
 
     Attributes:
+        run: its name among the experiments.
         budget: keys of the shared budget that keep it to minutes.
+        compute: keys of how the scale's trainings use their machine.
         warm: unmeasured iterations before.
         turns: measured ones.
     """
 
-    budget: Mapping[str, int]
+    run: str
+    budget: Mapping[str, Any]
+    compute: Mapping[str, Any]
     warm: int = 0
     turns: int = 1
 
 
 @dataclass(frozen=True)
 class Size:
-    """What is built, and what it trains.
+    """What is measured.
 
     Attributes:
         scale: whose settings are taken.
-        backbone: folder of the base model's configurations.
-        reward: open_clip's name of the reward's configuration, or its folder.
-        runs: what is measured, by the run's name.
-        adapter: what is trained.
-        compute: how.
+        cases: by their name in the JSON, the most wanted first.
         matrix: side of the matrices whose product is the measure of rates.
     """
 
     scale: str
-    backbone: str
-    reward: str
-    runs: Mapping[str, Run]
-    adapter: Adapter
-    compute: Compute
+    cases: Mapping[str, Case]
     matrix: int
 
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+LORA = Adapter(4, 8, ("to_q", "to_k", "to_v", "to_out.0"))
+AS_FLUX = {"precision": "bfloat16", "recompute": True, "image_batch": 1}
+EAGER, COMPILED = {"compile": False}, {"compile": True}
 SIZES = {
     "tiny": Size(
-        scale="smoke",
-        backbone="pocket/weights/base",
-        reward="pocket/weights/hpsv2",
-        runs={
-            "leapalign": Run({"batch": 2, "micro_batch": 1}),
-            "dance_grpo": Run({"batch": 2, "micro_batch": 2}),
+        "smoke",
+        {
+            "leapalign": Case(
+                "leapalign", {"adapter": LORA, "batch": 2, "micro_batch": 2}, AS_FLUX
+            ),
+            "dance_grpo": Case(
+                "dance_grpo", {"adapter": LORA, "batch": 2, "micro_batch": 1}, AS_FLUX
+            ),
         },
-        adapter=Adapter(4, 8, ATTENTION),
-        compute=Compute(recompute=True),
         matrix=64,
     ),
-    # DanceGRPO's adapter; one of its groups, over half the paper's steps.
+    # One of DanceGRPO's groups; its preset for adapters trains 6 of 12 steps.
     "flux": Size(
-        scale="flux",
-        backbone="benchmarks/flux",
-        reward="ViT-H-14",
-        runs={
-            "leapalign": Run({"batch": 2, "micro_batch": 2}, warm=1, turns=2),
-            "dance_grpo": Run({"batch": 12, "micro_batch": 4, "steps": 12}),
+        "flux-lora",
+        {
+            "leapalign": Case("leapalign", {"batch": 2, "micro_batch": 2}, EAGER, 1, 2),
+            "dance_grpo": Case("dance_grpo", {"batch": 12, "micro_batch": 6}, EAGER),
+            "leapalign compiled": Case("leapalign", {"batch": 2, "micro_batch": 2}, COMPILED, 1, 2),
         },
-        adapter=Adapter(128, 256, ATTENTION),
-        compute=Compute(precision="bfloat16", recompute=True, image_batch=1),
         matrix=8192,
     ),
 }
 
 
-def settings(size: Size, run: str) -> TrainSettings:
-    """A run's own settings at the size's scale, with its models and what is kept small."""
-    scaled = settings_of(run, size.scale)
-    budget: dict[str, Any] = dict(size.runs[run].budget)
-    reward = replace(
-        scaled.training.reward, name="benchmarks.random_models:RandomHPSv2", path=size.reward
-    )
+def settings_at(size: Size, name: str) -> TrainSettings:
+    """A case's settings: its run's own at the size's scale, but for what is kept small."""
+    case = size.cases[name]
+    scaled = settings_of(case.run, size.scale)
+    budget: dict[str, Any] = {"prompts": PROMPTS, "iterations": 1, **case.budget}
     return replace(
         scaled,
-        backbone=Backbone("benchmarks.random_models:RandomFlux", size.backbone),
-        training=replace(
-            scaled.training, prompts=PROMPTS, reward=reward, adapter=size.adapter, **budget
-        ),
-        compute=size.compute,
+        training=replace(scaled.training, **budget),
+        compute=replace(scaled.compute, **case.compute),
     )
 
 
-def measure_run(size: Size, run: str, device: str, rate: float) -> dict[str, Any]:
-    """One method's iterations, taken apart.
+def with_random_weights(settings: TrainSettings) -> TrainSettings:
+    """The same training of models of the same configurations."""
+    training, random = settings.training, "benchmarks.random_models"
+    return replace(
+        settings,
+        backbone=replace(settings.backbone, loader=f"{random}:RandomFlux"),
+        training=replace(training, reward=replace(training.reward, name=f"{random}:RandomHPSv2")),
+    )
+
+
+def measure_case(size: Size, name: str, device: str, rate: float) -> dict[str, Any]:
+    """One method's iterations, taken apart, beside what the doctor foretold.
 
     Args:
-        size: what is built.
-        run: the run's name.
+        size: what is measured.
+        name: the case's.
         device: where.
         rate: floating-point operations per second of a large matrix product there.
     """
-    training = prepare(settings(size, run), device)
-    for _ in range(size.runs[run].warm):
+    case, settings = size.cases[name], settings_at(size, name)
+    expected = predicted(settings, device)
+    training = prepare(with_random_weights(settings), device)
+    for _ in range(case.warm):
         take_turn(training)
-    turns = [take_turn(training) for _ in range(size.runs[run].turns)]
-    rollouts, replays = operations(training.problem.backbone.transformer, turns[-1].passes)
+    turns = [take_turn(training) for _ in range(case.turns)]
+    passes = turns[-1].passes
+    rollouts, replays = operations(training.problem.backbone.transformer, passes)
     phases = {name: phase_of(turns, name) for name in turns[-1].phases}
-    for name, done in (("rollout", rollouts), ("replay", replays)):
-        phases[name]["teraflop"] = done / TERA
-        phases[name]["share_of_matrix_rate"] = done / phases[name]["seconds"] / rate
+    for phase, done in (("rollout", rollouts), ("replay", replays)):
+        phases[phase]["teraflop"] = done / TERA
+        phases[phase]["share_of_matrix_rate"] = done / phases[phase]["seconds"] / rate
+    memory = predicted_gigabytes(settings, phases)
+    for phase, gigabytes in memory.items():
+        phases[phase]["predicted_gigabytes"] = gigabytes
     seconds = median(turn.seconds for turn in turns)
     return {
         "step_seconds": seconds,
@@ -147,10 +156,23 @@ def measure_run(size: Size, run: str, device: str, rate: float) -> dict[str, Any
         "multiple": median(turn.seconds / turn.bare for turn in turns),
         "share_of_matrix_rate": (rollouts + replays) / seconds / rate,
         "peak_gigabytes": max(phase["peak_gigabytes"] for phase in phases.values()),
+        "predicted_gigabytes": max(memory.values()),
+        "predicted": expected,
         "phases": phases,
-        "sample_forwards": sum(p.batch for p in turns[-1].passes if not p.replays),
-        "sample_replays": sum(p.batch for p in turns[-1].passes if p.replays),
-        "settings": dump(settings(size, run)),
+        "sample_forwards": sum(each.batch for each in passes if not each.replays),
+        "sample_replays": sum(each.batch for each in passes if each.replays),
+        "settings": dump(settings),
+    }
+
+
+def predicted_gigabytes(settings: TrainSettings, phases: Collection[str]) -> dict[str, float]:
+    """The doctor's forecast for these of a training's phases; here no prompt is encoded."""
+    expected = forecast(settings)
+    resident = sum(expected.resident.values())
+    return {
+        phase: (resident + sum(parts.values())) / GIGABYTE
+        for phase, parts in expected.phases.items()
+        if phase in phases
     }
 
 
@@ -163,41 +185,42 @@ def phase_of(turns: Sequence[Turn], name: str) -> dict[str, float]:
 
 
 def measure(size: Size, device: str) -> Iterator[dict[str, Any]]:
-    """All that this benchmark measures; what is known so far, after each run.
+    """All that this benchmark measures; what is known so far, after each case.
 
-    A run that fails is told with its error, and the others go on.
+    A case that fails is told with its error, and the others go on.
     """
-    found: dict[str, Any] = provenance(torch.device(device))
     rate = matrix_rate(torch.device(device), size.matrix, repeats=10)
+    found: dict[str, Any] = provenance(torch.device(device))
     found["matrix_teraflops"] = rate / TERA
-    found["runs"] = runs = {}
-    for run in size.runs:
+    found["cases"] = cases = {}
+    for name in size.cases:
         try:
-            runs[run] = measure_run(size, run, device, rate)
+            cases[name] = measure_case(size, name, device, rate)
         except Exception as error:
-            runs[run] = {"error": f"{type(error).__name__}: {error}"}
-        # The next run needs all the memory.
+            cases[name] = {"error": f"{type(error).__name__}: {error}"}
+        # The next case needs all the memory.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         yield found
 
 
-def told(run: str, row: Mapping[str, Any]) -> str:
-    """A run's line for the terminal."""
+def told(name: str, row: Mapping[str, Any]) -> str:
+    """A case's line for the terminal."""
     if "error" in row:
-        return f"{run}: {row['error'].splitlines()[0]}"
-    phases = ", ".join(f"{name} {phase['seconds']:.3g}" for name, phase in row["phases"].items())
+        return f"{name}: {row['error'].splitlines()[0]}"
+    phases = ", ".join(f"{phase} {of['seconds']:.3g}" for phase, of in row["phases"].items())
+    expected = row["predicted"]["seconds"] if row["predicted"] else math.nan
     return (
-        f"{run}: {row['step_seconds']:.3g} s a step ({phases}), {row['multiple']:.2f} times its "
-        f"bare passes, {row['share_of_matrix_rate']:.0%} of the matrix rate, "
-        f"{row['peak_gigabytes']:.1f} GB"
+        f"{name}: {row['step_seconds']:.3g} s a step ({phases}), predicted {expected:.3g}; "
+        f"{row['multiple']:.2f} times its bare passes; {row['share_of_matrix_rate']:.0%} of the "
+        f"matrix rate; {row['peak_gigabytes']:.1f} GB, predicted {row['predicted_gigabytes']:.1f}"
     )
 
 
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line: measure both runs, write JSON after each; fails if one has failed."""
+    """Command line: measure all cases, write JSON after each; fails if one has failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_size")
     parser.add_argument("--size", choices=SIZES, required=True)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
@@ -209,9 +232,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         for found in measure(SIZES[arguments.size], device):
             write_json(arguments.out, found)
-            run, row = list(found["runs"].items())[-1]
-            sys.stdout.write(told(run, row) + "\n")
-    failed = [run for run, row in found["runs"].items() if "error" in row]
+            name, row = list(found["cases"].items())[-1]
+            sys.stdout.write(told(name, row) + "\n")
+    failed = [name for name, row in found["cases"].items() if "error" in row]
     if failed:
         raise UserError(f"{', '.join(failed)} failed: see {arguments.out}")
 

@@ -1,14 +1,13 @@
 """Models of real shapes with random weights, to measure what they cost and not what they draw.
 
-A folder has the configurations of the real ones alone, in their own file formats. The weights are
-drawn on the device itself, by each layer's own rule, so that nothing overflows; prompts' encodings
-are noise of the right shape, without text encoders.
+The configurations are those of the real ones' folders, or the doctor's copies of the official ones.
+The weights are drawn on the device itself, by each layer's own rule, so that nothing overflows;
+prompts' encodings are noise of the right shape, without text encoders.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from diffusers import (
 )
 from typing_extensions import override
 
+from leapalign.backbones.encodings import EncodedPrompts, Encodings
 from leapalign.backbones.flux import Flux
-from leapalign.backbones.pipeline import EncodedPrompts
+from leapalign.doctor.folders import configured, longest_text
 from leapalign.kernels import dispatch
 from leapalign.kernels.flux import fuse
-from leapalign.rewards.hpsv2 import HPSv2
+from leapalign.rewards.hpsv2 import CONFIG, OFFICIAL_MODEL, HPSv2
 from leapalign.streams import stream
 
 SEED = 0
@@ -46,15 +46,34 @@ def built_on(device: torch.device | str, dtype: torch.dtype) -> Iterator[None]:
             torch.set_default_dtype(before)
 
 
+class RandomEncodings(Encodings):
+    """Noise of an encoding's shape for each prompt, the same whenever it comes."""
+
+    def __init__(self, tokens: tuple[int, int], pooled: int, dtype: torch.dtype) -> None:
+        """There is nothing to load or keep.
+
+        Args:
+            tokens: of a prompt, and their width.
+            pooled: width of the pooled embedding.
+            dtype: of both.
+        """
+        self._tokens, self._pooled, self._dtype = tokens, pooled, dtype
+
+    @override
+    def prefetch(self, prompts: Iterable[str]) -> None:
+        """Nothing: noise is drawn as it is needed."""
+
+    @override
+    def __call__(self, prompts: Sequence[str]) -> EncodedPrompts:
+        """The prompts' noise in one batch, on the CPU."""
+        draws = [stream(SEED, prompt) for prompt in prompts]
+        tokens = torch.stack([torch.randn(self._tokens, generator=draw) for draw in draws])
+        pooled = torch.stack([torch.randn(self._pooled, generator=draw) for draw in draws])
+        return EncodedPrompts(tokens.to(self._dtype), pooled.to(self._dtype))
+
+
 class RandomFlux(Flux):
     """A FLUX of a folder's configurations."""
-
-    def __init__(self, pipeline: FluxPipeline, resolution: int, longest: int) -> None:
-        """A pipeline without text encoders, whose prompts have `longest` tokens."""
-        config = pipeline.transformer.config
-        self.pipeline, self.resolution = pipeline, resolution
-        self.tokens = longest, config.joint_attention_dim
-        self.pooled = config.pooled_projection_dim
 
     @override
     @classmethod
@@ -66,51 +85,37 @@ class RandomFlux(Flux):
         dtype: torch.dtype = torch.float32,
         encoder_dtype: torch.dtype | None = None,
     ) -> RandomFlux:
-        """Build what the folder's configurations say; the decoder in float32 at least."""
-        parts = []
-        for part, model, precision in (
-            ("transformer", FluxTransformer2DModel, dtype),
-            ("vae", AutoencoderKL, torch.promote_types(dtype, torch.float32)),
-        ):
-            with built_on(device, precision):
-                parts.append(model.from_config(model.load_config(path, subfolder=part)))
-        transformer, vae = parts
+        """Build what the configurations say, the official ones where the folder is not there."""
+        folder = configured(str(path))
+        with built_on(device, dtype):
+            config = FluxTransformer2DModel.load_config(folder, subfolder="transformer")
+            transformer = FluxTransformer2DModel.from_config(config)
+        with built_on(device, torch.promote_types(dtype, torch.float32)):
+            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder, subfolder="vae"))
         vae.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(path, subfolder="scheduler")
-        tokenizer = Path(path) / "tokenizer_2/tokenizer_config.json"
-        longest = json.loads(tokenizer.read_text(encoding="utf-8"))["model_max_length"]
-        pipeline = FluxPipeline(scheduler, vae, None, None, None, None, transformer)
-        flux = cls(pipeline, resolution, longest)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+        tokens = longest_text(folder, "tokenizer_2", cls.longest), config["joint_attention_dim"]
+        flux = cls(
+            FluxPipeline(scheduler, vae, None, None, None, None, transformer),
+            resolution,
+            RandomEncodings(tokens, config["pooled_projection_dim"], encoder_dtype or dtype),
+        )
         flux.check()
         if dispatch.ENABLED and vae.device.type == "cuda":
             fuse(transformer)
         return flux
 
-    def prefetch(self, prompts: Iterable[str], guidance: float) -> None:
-        """Nothing: noise is drawn as it is needed."""
-
-    @override
-    def encode(self, prompts: Sequence[str]) -> EncodedPrompts:
-        """Noise for each prompt, the same whenever it comes."""
-        vae, draws = self.pipeline.vae, [stream(SEED, prompt) for prompt in prompts]
-        tokens = torch.stack([torch.randn(self.tokens, generator=draw) for draw in draws])
-        pooled = torch.stack([torch.randn(self.pooled, generator=draw) for draw in draws])
-        return EncodedPrompts(tokens.to(vae.device, vae.dtype), pooled.to(vae.device, vae.dtype))
-
 
 class RandomHPSv2(HPSv2):
-    """An HPSv2 of open_clip's shipped configuration of that name, or of a folder's."""
+    """An HPSv2 of a folder's configuration, or of the official one."""
 
     @override
     @classmethod
     def load(cls, path: Path, device: torch.device) -> RandomHPSv2:
         """Build what the configuration says, in float32 as the real one."""
-        name = f"local-dir:{path}" if path.is_dir() else str(path)
+        name = f"local-dir:{path}" if (path / CONFIG).is_file() else OFFICIAL_MODEL
         with built_on(device, torch.float32):
             model = open_clip.CLIP(**open_clip.get_model_config(name))
         size = model.visual.image_size
-        return cls(
-            model,
-            open_clip.get_tokenizer(name),
-            size if isinstance(size, int) else size[0],
-        )
+        tokenizer = open_clip.get_tokenizer(name)
+        return cls(model, tokenizer, size if isinstance(size, int) else size[0])

@@ -27,7 +27,7 @@ from leapalign.errors import UserError, main_guard
 from leapalign.experiments import load_experiments
 from leapalign.files import write_json
 from leapalign.settings import TrainSettings
-from leapalign.train import Training, prepare
+from leapalign.training import Training, prepare
 
 METHODS = ("leapalign", "refl", "draft_lv", "drtune", "dance_grpo", "mix_grpo")
 

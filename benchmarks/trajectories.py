@@ -32,7 +32,7 @@ from leapalign.rollout import levels, rollout
 from leapalign.settings import TrainSettings
 from leapalign.steps import euler
 from leapalign.surrogate import landing
-from leapalign.train import Training, prepare
+from leapalign.training import Training, prepare
 
 STEPS = (5, 10, 25, 50)
 BINS = 10

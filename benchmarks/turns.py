@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from benchmarks.passes import Pass, recorded, repeat
 from benchmarks.timing import clock
-from leapalign.train import Training
+from leapalign.training import Training
 
 
 @dataclass

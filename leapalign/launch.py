@@ -183,7 +183,7 @@ def srun(nodes: int, devices: int) -> list[str]:
     if "SLURM_JOB_ID" not in os.environ or shutil.which("srun") is None:
         raise UserError(
             f"{nodes} nodes wanted, but this is no Slurm job: run Snakemake with "
-            "`--workflow-profile profiles/slurm`, or lower compute.devices of the scale"
+            "`--profile profiles/slurm`, or lower compute.devices of the scale"
         )
     gpus = [f"--gpus-per-node={devices}"] if cuda_devices() else []
     each = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", *gpus]

@@ -1,4 +1,4 @@
-"""The training loop, the same for every method: accumulate, clip, step, average, log, save."""
+"""The training loop, the same for every method: iterate, log, save; and its command line."""
 
 from __future__ import annotations
 
@@ -6,233 +6,57 @@ import argparse
 import contextlib
 import inspect
 import json
-import math
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, pstdev
-from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from torch.distributed.checkpoint.state_dict import (
-    get_optimizer_state_dict,
-    set_optimizer_state_dict,
-)
 
-from leapalign.adapters import adapted
-from leapalign.average import Average
-from leapalign.backbones.backbone import Backbone
 from leapalign.card import CARD, model_card
 from leapalign.checkpoint import Checkpoints, Tally
-from leapalign.compute import fit, load_types
-from leapalign.data import Sampler, read_prompts
-from leapalign.doctor.admission import admitted, predicted
+from leapalign.doctor.admission import predicted
 from leapalign.errors import UserError, main_guard, raised_at
 from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
-from leapalign.method import Method, Progress, combined
-from leapalign.optimizer import adamw
+from leapalign.log import LOG, keep_lines, progress_view, refuse_idle
 from leapalign.parallel import ALONE, Processes, joined
-from leapalign.parsing import resolve
-from leapalign.problem import TrainingProblem
-from leapalign.record import peak_device_memory_mb, peak_memory_mb, record
-from leapalign.rewards import load_reward
-from leapalign.settings import Training as Budget
+from leapalign.record import record
 from leapalign.settings import TrainSettings
-from leapalign.sharding import shard, whole
 from leapalign.trackers import drawing
+from leapalign.training import Training, prepare
 
-LOG = "log.jsonl"
 SNAPSHOTS = "snapshots"
 PATIENCE = 10
 """Iterations after which a method must have moved a weight."""
 
 
-class Diverged(UserError):
-    """Training met a loss or gradient that is not finite."""
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a training is watched while it goes on.
 
-
-@dataclass
-class Training:
-    """Everything a run holds while it trains."""
-
-    method: Method
-    problem: TrainingProblem
-    optimizer: torch.optim.Optimizer
-    average: Average
-    tally: Tally
-    clip: float
-
-    def iterate(self) -> dict[str, Any]:
-        """One iteration: as many optimiser steps as the method asks for; returns its log line."""
-        started = time.perf_counter()
-        iteration, problem = self.tally.iteration, self.problem
-        steps, norms = [], []
-        updates = self.method.updates(problem, iteration)
-        while True:
-            problem.sharding.accumulate()
-            progress = next(updates, None)
-            if progress is None:
-                break
-            steps.append(progress)
-            if progress.trains:
-                norms.append(self._step(iteration, progress))
-        steps = [combined(parts) for parts in zip(*problem.processes.collect(steps), strict=True)]
-        if not any(step.rewards for step in steps):
-            raise UserError(f"iteration {iteration}: the method yielded no Progress with rewards")
-        self.tally.iteration += 1
-        self.tally.evaluations += problem.passes * sum(step.evaluations for step in steps)
-        self.tally.images += sum(step.images for step in steps)
-        self.tally.seconds += time.perf_counter() - started
-        return log_line(iteration, steps, norms, self.tally)
-
-    def _step(self, iteration: int, progress: Progress) -> float:
-        """Clip, check, step and average; returns the gradient's norm before clipping."""
-        norm = float(
-            whole(torch.nn.utils.clip_grad_norm_(self.average.trained.values(), self.clip))
-        )
-        if not (math.isfinite(norm) and math.isfinite(progress.loss)):
-            raise Diverged(
-                f"iteration {iteration}: loss {progress.loss}, gradient norm {norm}, rewards "
-                f"{min(progress.rewards):.4g} to {max(progress.rewards):.4g}; the last checkpoint "
-                "holds weights from before it. Lower training.optimizer.lr, training.clip or the "
-                "method's nesting"
-            )
-        self.problem.sharding.release()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update()
-        return norm
-
-    def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint; the tensors are those in use, and are loaded in place."""
-        self.problem.sharding.release()
-        transformer = self.problem.backbone.transformer
-        return {
-            "weights": {name: weight.detach() for name, weight in self.average.trained.items()},
-            "optimizer": get_optimizer_state_dict(transformer, self.optimizer),
-            "average": self.average.state_dict(),
-            "tally": self.tally.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """From a checkpoint that was read into `state_dict`."""
-        self.problem.sharding.release()
-        transformer = self.problem.backbone.transformer
-        set_optimizer_state_dict(transformer, self.optimizer, state["optimizer"])
-        self.average.load_state_dict(state["average"])
-        self.tally.load_state_dict(state["tally"])
-
-
-def log_line(
-    iteration: int, steps: Sequence[Progress], norms: Sequence[float], tally: Tally
-) -> dict[str, Any]:
-    """One iteration's line of the training log; a key that does not apply to the method is null."""
-    rewards = [reward for step in steps for reward in step.rewards]
-    beside = {
-        name: [reward for step in steps for reward in step.rewards_beside[name]]
-        for name in steps[0].rewards_beside
-    }
-    fractions = [step.clip_fraction for step in steps if step.clip_fraction is not None]
-    skipped = [step.skipped_groups for step in steps if step.skipped_groups is not None]
-    return {
-        "iteration": iteration,
-        "reward": fmean(rewards),
-        "reward_std": pstdev(rewards),
-        **{f"reward_{name}": _mean(of_all) for name, of_all in beside.items()},
-        "loss": sum(step.loss for step in steps),
-        "grad_norm": _mean(norms),
-        "d_j": _mean(d for step in steps for d in step.joint_distances),
-        "d_0": _mean(d for step in steps for d in step.image_distances),
-        "clip_fraction": _mean(fractions),
-        "skipped_groups": sum(skipped) if skipped else None,
-        "nfe": tally.evaluations,
-        "images": tally.images,
-        "seconds": round(tally.seconds, 3),
-        "peak_memory_mb": peak_memory_mb(),
-        "peak_device_memory_mb": peak_device_memory_mb(),
-    }
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    finite = [value for value in values if math.isfinite(value)]
-    return fmean(finite) if finite else None
-
-
-def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) -> Training:
-    """Load model, reward and prompts of a run, everything checked before any long work."""
-    method: Method = settings.method.build()
-    method.check(settings.training.steps, settings.training.batch)
-    method.check_rewards(settings.training.rewards_beside)
-    processes.share(method.images_per_update(settings.training.batch))
-    settings = admitted(settings, device)
-    budget = settings.training
-    # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
-    mixed = Path(budget.prompts).suffix == ".jsonl"
-    sampler = Sampler(read_prompts(budget.prompts, repeats=mixed), settings.seed)
-    loader = resolve(settings.backbone.loader, "backbone.loader")
-    where = torch.device(device)
-    types = load_types(settings.compute, budget.adapter)
-    backbone = loader.load(settings.backbone.path, settings.resolution, where, **types)
-    encode_prompts(backbone, drawn_prompts(method, sampler, budget), budget.guidance, processes)
-    transformer = adapted(backbone.transformer, budget.adapter, settings.seed).train()
-    fit(backbone, settings.compute)
-    sharding = shard(transformer, processes, settings.compute, where)
-    average = Average(transformer, budget.ema)
-    optimizer = adamw(transformer, budget.optimizer)
-    reward, *beside = (
-        load_reward(name, path, where)
-        for name, path in {budget.reward.name: budget.reward.path, **budget.rewards_beside}.items()
-    )
-    problem = TrainingProblem(
-        backbone,
-        reward,
-        sampler,
-        budget,
-        settings.seed,
-        processes,
-        sharding,
-        settings.compute.image_batch,
-        beside,
-    )
-    return Training(method, problem, optimizer, average, Tally(), budget.clip)
-
-
-def drawn_prompts(method: Method, sampler: Sampler, budget: Budget) -> list[str]:
-    """The prompts that a whole training will draw, each once."""
-    slots = range(method.prompts_per_iteration(budget.batch))
-    return list(
-        {sampler.draw(i, slot).text: None for i in range(budget.iterations) for slot in slots}
-    )
-
-
-def encode_prompts(
-    backbone: Backbone, prompts: Sequence[str], guidance: float, processes: Processes
-) -> None:
-    """Encode a training's prompts beforehand, each process its share.
-
-    The text encoders are gone before optimiser, average and activations need their memory.
+    Args:
+        snapshot_every: iterations between snapshots of the averaged weights; by default there are
+            none.
+        curves: gets TensorBoard's event files; by default there are none.
     """
-    backbone.prefetch(prompts[processes.rank :: processes.count], guidance)
-    processes.wait()
-    backbone.prefetch(prompts, guidance)  # the others', where they are on another disk
+
+    snapshot_every: int | None = None
+    curves: Path | None = None
 
 
-def train(  # noqa: PLR0913
+UNWATCHED = Watch()
+
+
+def train(
     settings: TrainSettings,
     out: Path,
     checkpoints: Path,
     device: str,
-    every: int | None = None,
+    watch: Watch = UNWATCHED,
     processes: Processes = ALONE,
-    curves: Path | None = None,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -241,9 +65,8 @@ def train(  # noqa: PLR0913
         out: gets weights/, log.jsonl and snapshots/.
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
-        every: iterations between snapshots of the averaged weights; by default there are none.
+        watch: snapshots and curves.
         processes: who trains it together, each on a device of its own.
-        curves: gets TensorBoard's event files; by default there are none.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -254,7 +77,7 @@ def train(  # noqa: PLR0913
     """
     run = prepare(settings, device, processes)
     saved = Checkpoints(checkpoints, run, processes, settings.recipe())
-    budget, log = settings.training, checkpoints / LOG
+    budget, log, every = settings.training, checkpoints / LOG, watch.snapshot_every
     if saved.resume() and processes.main:
         sys.stderr.write(f"resumed at iteration {run.tally.iteration} of {budget.iterations}\n")
     if processes.main:
@@ -263,7 +86,7 @@ def train(  # noqa: PLR0913
         contextlib.closing(saved),
         stop_requests() as request,
         progress_view(settings, run.tally.iteration, quiet=not processes.main) as show,
-        drawing(curves, settings, run.tally.iteration) as draw,
+        drawing(watch.curves, settings, run.tally.iteration) as draw,
     ):
         while run.tally.iteration < budget.iterations:
             stop_if_asked(request, run, saved)
@@ -327,29 +150,6 @@ def naming_failure(run: Training) -> Iterator[None]:
         ) from error
 
 
-def refuse_idle(log: Path, threshold: float) -> None:
-    """Refuse a method under which no iteration so far had a gradient.
-
-    Raises:
-        UserError: the method trains nothing.
-    """
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    if not any(line["grad_norm"] for line in lines):
-        rewards = [line["reward"] for line in lines]
-        raise UserError(
-            f"the method trains nothing: no gradient reached a weight in {len(lines)} iterations. "
-            "A Plan's leaps need steps with a gain; a policy gradient needs groups whose rewards "
-            f"differ; a loss threshold ({threshold:g}) must lie above the rewards, here on average "
-            f"{min(rewards):.4g} to {max(rewards):.4g} in the reward's unit"
-        )
-
-
-def keep_lines(log: Path, count: int) -> None:
-    """Drop the lines that a killed run logged after its last checkpoint."""
-    lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-    write_text(log, "".join(lines[:count]))
-
-
 def write_weights(run: Training, settings: TrainSettings, folder: Path) -> None:
     """Write the averaged weights as stock pipelines load them; all processes take part."""
     main, backbone = run.problem.processes.main, run.problem.backbone
@@ -368,37 +168,6 @@ def write_results(checkpoints: Path, out: Path) -> None:
             shutil.copytree(snapshot, draft)
 
 
-@contextlib.contextmanager
-def progress_view(
-    settings: TrainSettings, done: int, *, quiet: bool
-) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A bar on a terminal, ten plain lines in a log; yields what shows an iteration."""
-    console = Console(stderr=True, quiet=quiet)
-    total, name = settings.training.iterations, settings.method.reference.partition(":")[2]
-    if not console.is_terminal:
-        every = max(1, total // 10)
-
-        def plain(line: dict[str, Any]) -> None:
-            if (line["iteration"] + 1) % every == 0:
-                sys.stderr.write(
-                    f"{name}: {line['iteration'] + 1}/{total} reward {line['reward']:.4f}\n"
-                )
-
-        yield plain
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=console) as bar:
-        task = bar.add_task(name, total=total, completed=done)
-        yield lambda line: bar.update(
-            task, advance=1, description=f"{name} reward {line['reward']:.4f}"
-        )
-
-
 @main_guard
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: train one run from its resolved settings."""
@@ -415,9 +184,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = TrainSettings.from_json(arguments.settings)
     card = model_card(settings, arguments.run)
     out, checkpoints = arguments.out, arguments.checkpoints
+    watch = Watch(arguments.snapshot_every, arguments.curves)
     with joined() as (processes, device):
         if not processes.main:
-            train(settings, out, checkpoints, device, arguments.snapshot_every, processes)
+            train(settings, out, checkpoints, device, watch, processes)
             return
         with (
             record(out / "provenance.json", settings, settings.weights, device) as entries,
@@ -426,15 +196,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             entries["predicted"] = predicted(settings, device)
             try:
-                tally = train(
-                    settings,
-                    out,
-                    checkpoints,
-                    device,
-                    arguments.snapshot_every,
-                    processes,
-                    arguments.curves,
-                )
+                tally = train(settings, out, checkpoints, device, watch, processes)
             except UserError as error:
                 raise UserError(f"{out}: {error}") from error
             write_text(out / WEIGHTS / CARD, card)

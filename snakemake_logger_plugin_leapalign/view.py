@@ -122,7 +122,8 @@ class LogHandler(LogHandlerBase):
         }
         if asked:
             listed = ", ".join(f"{name}={value}" for name, value in asked.items())
-            sys.stdout.write(f"Resources: {listed}\n")  # where Snakemake writes of the job
+            # Where Snakemake writes of the job, from a thread of its own: before or after this.
+            sys.stdout.write(f"Resources of job {record.jobid}: {listed}\n")
 
     def _job_started(self, record: Any) -> None:  # noqa: ANN401
         job = Job.of(record.rule_msg, record.rule_name, record.wildcards, record.log)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import full_size
-from benchmarks.full_size import SIZES
+from benchmarks.full_size import SIZES, with_random_weights
 from benchmarks.passes import operations, recorded
 from benchmarks.random_models import RandomFlux, RandomHPSv2
 from benchmarks.turns import take_turn
 from leapalign.errors import UserError
+from leapalign.settings import TrainSettings
 from leapalign.streams import stream
-from leapalign.train import prepare
+from leapalign.training import prepare
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -23,9 +25,10 @@ def parameters(module: torch.nn.Module) -> int:
 
 
 def test_the_full_size_is_flux_1_dev_its_decoder_and_a_vit_h() -> None:
-    size = SIZES["flux"]
-    flux = RandomFlux.load(size.backbone, 720, "meta")
-    reward = RandomHPSv2.load(Path(size.reward), torch.device("meta"))
+    settings = full_size.settings_at(SIZES["flux"], "leapalign")
+    assert settings.training.adapter.rank == 128
+    flux = RandomFlux.load(settings.backbone.path, settings.resolution, "meta")
+    reward = RandomHPSv2.load(Path(settings.training.reward.path), torch.device("meta"))
     assert parameters(flux.transformer) == 11_901_408_320
     assert parameters(flux.pipeline.vae) == 83_819_683
     assert parameters(reward.model) == 986_109_441
@@ -41,7 +44,7 @@ def test_the_full_size_is_flux_1_dev_its_decoder_and_a_vit_h() -> None:
 
 
 def test_a_prompt_has_the_same_encoding_in_any_company_and_images_are_finite() -> None:
-    flux = RandomFlux.load(SIZES["tiny"].backbone, 64)
+    flux = RandomFlux.load("pocket/weights/base", 64)
     together, alone = flux.encode(["one", "two"]), flux.encode(["two"])
     assert torch.equal(together.tokens[1:], alone.tokens)
     assert torch.equal(together.pooled[1:], alone.pooled)
@@ -52,7 +55,9 @@ def test_a_prompt_has_the_same_encoding_in_any_company_and_images_are_finite() -
 
 
 def test_phases_make_up_the_iteration_and_operations_are_those_of_its_passes() -> None:
-    training = prepare(full_size.settings(SIZES["tiny"], "leapalign"), "cpu")
+    settings = full_size.settings_at(SIZES["tiny"], "leapalign")
+    budget = replace(settings.training, micro_batch=1)
+    training = prepare(with_random_weights(replace(settings, training=budget)), "cpu")
     turn = take_turn(training)
     assert list(turn.phases) == ["draws", "rollout", "reward", "replay", "optimiser"]
     assert all(phase.seconds > 0 for phase in turn.phases.values())
@@ -65,33 +70,35 @@ def test_phases_make_up_the_iteration_and_operations_are_those_of_its_passes() -
     forwards, replays = operations(transformer, turn.passes)
     one, _ = operations(transformer, turn.passes[:1])
     assert forwards == 8 * one
-    # A forward, and at least the gradient with respect to activations.
-    assert replays > 4 * 1.5 * one
+    # A forward, the blocks' once more, and at least the gradient with respect to activations.
+    assert replays > 4 * 2.5 * one
 
 
-def test_a_run_that_fails_is_told_and_the_other_is_measured(
+def test_a_case_that_fails_is_told_and_the_other_is_measured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = full_size.settings
+    original = full_size.settings_at
 
-    def broken(size: full_size.Size, run: str) -> object:
-        if run == "leapalign":
+    def broken(size: full_size.Size, name: str) -> TrainSettings:
+        if name == "leapalign":
             raise UserError("no such thing")
-        return original(size, run)
+        return original(size, name)
 
-    monkeypatch.setattr(full_size, "settings", broken)
+    monkeypatch.setattr(full_size, "settings_at", broken)
     out = tmp_path / "full_size.json"
     with pytest.raises(SystemExit):
         full_size.main(["--size", "tiny", "--out", str(out)])
     assert "leapalign failed" in capsys.readouterr().err
     found = json.loads(out.read_text(encoding="utf-8"))
-    assert found["runs"]["leapalign"] == {"error": "UserError: no such thing"}
-    measured = found["runs"]["dance_grpo"]
+    assert found["cases"]["leapalign"] == {"error": "UserError: no such thing"}
+    measured = found["cases"]["dance_grpo"]
     assert measured["step_seconds"] == pytest.approx(
         sum(phase["seconds"] for phase in measured["phases"].values())
     )
     for phase in ("rollout", "replay"):
         assert measured["phases"][phase]["share_of_matrix_rate"] > 0
+        assert measured["phases"][phase]["predicted_gigabytes"] > 0
+    assert measured["predicted"]["seconds"] > 0
     assert measured["settings"]["training"]["adapter"]["rank"] == 4
     assert found["matrix_teraflops"] > 0
 

@@ -109,7 +109,7 @@ def test_one_json_holds_what_the_real_parts_found(
     report = check(monkeypatch, out, correctness=one, full_size=tiny["full_size"])
     assert {case["name"] for case in report["correctness"]["cases"]} == {"leap"}
     assert all(case["passes"] for case in report["correctness"]["cases"])
-    assert set(report["full_size"]["runs"]) == {"leapalign", "dance_grpo"}
+    assert set(report["full_size"]["cases"]) == {"leapalign", "dance_grpo"}
     assert "error" not in report["correctness"] | report["full_size"]
 
 

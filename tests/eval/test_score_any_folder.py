@@ -19,7 +19,13 @@ ROOT = Path(__file__).parents[2]
 WEIGHTS = ROOT / "pocket" / "weights"
 COMMIT = "0" * 40
 PROMPTS_OF_EIGHT = [f"a photo of {n} stars" for n in range(8)]
-TRAINING = {"leapalign.train", "leapalign.problem", "leapalign.method", "leapalign.surrogate"}
+TRAINING = {
+    "leapalign.train",
+    "leapalign.training",
+    "leapalign.problem",
+    "leapalign.method",
+    "leapalign.surrogate",
+}
 
 
 def arguments(metric: str, folder: Path) -> list[str]:

@@ -17,7 +17,8 @@ from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
 from leapalign.settings import Adapter, TrainSettings
 from leapalign.streams import stream
-from leapalign.train import Training, prepare, train
+from leapalign.train import train
+from leapalign.training import Training, prepare
 from tests.leapalign.problems import PROMPTS
 
 FILE = "pytorch_lora_weights.safetensors"
@@ -42,19 +43,12 @@ def values(module: nn.Module) -> dict[str, torch.Tensor]:
 def test_training_moves_the_adapter_alone(settings: TrainSettings) -> None:
     run = prepare(with_adapter(settings), "cpu")
     network = run.problem.backbone.transformer
-    before, average = values(network), values(run.average.module)
+    before = values(network)
     for _ in range(2):
         run.iterate()
     moved = {n for n, value in network.state_dict().items() if not torch.equal(value, before[n])}
-    averaged = {
-        n
-        for n, value in run.average.module.state_dict().items()
-        if not torch.equal(value, average[n])
-    }
-    own = {name for name in before if ".lora_" in name}
     assert moved
-    assert moved <= own
-    assert averaged <= own
+    assert all(".lora_" in name for name in moved)
     optimized = {weight for group in run.optimizer.param_groups for weight in group["params"]}
     assert optimized == {weight for n, weight in network.named_parameters() if ".lora_" in n}
 

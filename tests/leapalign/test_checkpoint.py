@@ -26,7 +26,8 @@ from leapalign.leap import LeapAlign
 from leapalign.method import Problem, Progress
 from leapalign.parallel import ALONE, Processes
 from leapalign.settings import Compute, Method, TrainSettings
-from leapalign.train import main, prepare, stop_if_asked, train
+from leapalign.train import Watch, main, stop_if_asked, train
+from leapalign.training import prepare
 from tests import tolerances
 from tests.leapalign.test_parallel import ON_CPU, ROOT, TORCHRUN, settings_of
 from tests.leapalign.test_resume import PATIENCE, WALL_CLOCK
@@ -115,15 +116,15 @@ def test_a_schedulers_signal_ends_a_training_after_its_iteration_to_be_queued_ag
     stopped, unbroken = tmp_path / "stopped", tmp_path / "unbroken"
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as end:
-        train(settings, stopped, tmp_path / "checkpoints", "cpu", 2)
+        train(settings, stopped, tmp_path / "checkpoints", "cpu", Watch(2))
     assert end.value.code == REQUEUE == 75
     assert signal.getsignal(signal.SIGTERM) is before
     [line] = [text for text in capfd.readouterr().err.splitlines() if "stopped by" in text]
     assert line.startswith(f"stopped by {name} after 3 of 5 iterations, which are kept; run the")
     assert reached(tmp_path / "checkpoints") == 3
     monkeypatch.setenv("STOPPED", "")
-    train(settings, stopped, tmp_path / "checkpoints", "cpu", 2)
-    train(settings, unbroken, tmp_path / "others", "cpu", 2)
+    train(settings, stopped, tmp_path / "checkpoints", "cpu", Watch(2))
+    train(settings, unbroken, tmp_path / "others", "cpu", Watch(2))
     assert log_of(stopped) == log_of(unbroken)
     files = sorted(path.relative_to(unbroken) for path in unbroken.rglob("*.safetensors"))
     assert len(files) == 3

@@ -23,7 +23,7 @@ from leapalign.rewards import load_reward
 from leapalign.samplewise import in_parts
 from leapalign.settings import Adapter, Compute, TrainSettings
 from leapalign.streams import stream
-from leapalign.train import prepare
+from leapalign.training import prepare
 from tests import tolerances
 from tests.leapalign.problems import PROMPTS, gradient, relative_error
 

@@ -19,7 +19,7 @@ from leapalign.doctor.rehearsal import at_any_size, in_parts, rehearse
 from leapalign.doctor.shapes import model_of
 from leapalign.errors import UserError
 from leapalign.settings import Backbone, Compute, Method, TrainSettings
-from leapalign.train import Training, prepare
+from leapalign.training import Training, prepare
 from tests import tolerances
 
 ROOT = Path(__file__).parents[2]

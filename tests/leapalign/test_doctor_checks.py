@@ -15,7 +15,7 @@ from leapalign.doctor.admission import refuse_gradless
 from leapalign.doctor.machine import named_machine, this_machine
 from leapalign.errors import UserError
 from leapalign.settings import Backbone, Compute, Method, Reward, TrainSettings
-from leapalign.train import prepare
+from leapalign.training import prepare
 from tests.disks import read_only
 
 

@@ -23,7 +23,7 @@ from leapalign.backbones.encodings import EncodedPrompts, Encoder, Encodings
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
 from leapalign.settings import Method, TrainSettings
-from leapalign.train import prepare
+from leapalign.training import prepare
 from leapalign.weights import check_weights, fingerprint
 from tests.leapalign.problems import PROMPTS
 

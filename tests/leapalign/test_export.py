@@ -34,7 +34,7 @@ from leapalign.export import export
 from leapalign.rollout import rollout
 from leapalign.settings import Adapter, TrainSettings
 from leapalign.streams import stream
-from leapalign.train import train
+from leapalign.train import Watch, train
 from tests import tolerances
 from tests.disks import no_room_for
 from tests.leapalign.problems import PROMPTS
@@ -251,7 +251,7 @@ def test_a_training_leaves_its_averaged_adapter_and_snapshots_of_it(
 ) -> None:
     short = dataclasses.replace(settings.training, iterations=2, adapter=ADAPTER)
     settings = dataclasses.replace(settings, training=short)
-    train(settings, tmp_path / "out", tmp_path / "checkpoints", "cpu", 1)
+    train(settings, tmp_path / "out", tmp_path / "checkpoints", "cpu", Watch(1))
     folder, snapshot = tmp_path / "out/weights", tmp_path / "out/snapshots/iteration-000001"
     assert [path.name for path in folder.iterdir()] == [LORA]
     assert [path.name for path in snapshot.iterdir()] == [LORA]

@@ -194,7 +194,7 @@ def test_what_cannot_be_started_is_refused_with_a_fix(monkeypatch: pytest.Monkey
     with pytest.raises(UserError, match="16 devices cannot be shared evenly by 3 nodes"):
         even_share(16, 3)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    with pytest.raises(UserError, match="--workflow-profile profiles/slurm"):
+    with pytest.raises(UserError, match="--profile profiles/slurm"):
         srun(2, 8)
 
 

@@ -20,7 +20,7 @@ from leapalign.errors import UserError
 from leapalign.method import Progress, combined
 from leapalign.parallel import Processes
 from leapalign.settings import Backbone, Compute, Method, Optimizer, Reward, Training, TrainSettings
-from leapalign.train import prepare
+from leapalign.training import prepare
 from tests import tolerances
 from tests.leapalign import updates
 from tests.leapalign.problems import PROMPTS, relative_error

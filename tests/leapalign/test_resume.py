@@ -25,8 +25,15 @@ def start(settings: TrainSettings, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "leapalign.train", "--settings", settings.json()]
     command += ["--out", str(folder / "out"), "--checkpoints", str(folder / "checkpoints")]
     command += ["--snapshot-every", "3"]
-    environment = {**os.environ, "LEAPALIGN_DEVICES": ""}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "LEAPALIGN_DEVICES": ""},
+        stderr=subprocess.PIPE,
+        text=True,
+        # As in a terminal, though tests that were started in the background may ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> str:

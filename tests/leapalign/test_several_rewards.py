@@ -13,7 +13,7 @@ from leapalign.config import RunConfig, resolve_run
 from leapalign.errors import UserError
 from leapalign.rewards import load_reward
 from leapalign.settings import Method, TrainSettings
-from leapalign.train import prepare
+from leapalign.training import prepare
 
 WEIGHTS = Path(__file__).parents[2] / "pocket" / "weights"
 BESIDE = {name: str(WEIGHTS / name) for name in ("pickscore", "hpsv3")}

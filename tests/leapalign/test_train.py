@@ -14,20 +14,13 @@ from safetensors.torch import load_file
 
 from leapalign.checkpoint import Checkpoints, Tally
 from leapalign.errors import UserError
+from leapalign.log import keep_lines, log_line, refuse_idle
 from leapalign.method import Method, Problem, Progress
 from leapalign.parallel import ALONE
 from leapalign.settings import Method as MethodSettings
 from leapalign.settings import TrainSettings
-from leapalign.train import (
-    Diverged,
-    Training,
-    keep_lines,
-    log_line,
-    main,
-    prepare,
-    refuse_idle,
-    train,
-)
+from leapalign.train import Watch, main, train
+from leapalign.training import Diverged, Training, prepare
 from tests.disks import no_room_for, read_only
 
 SHARD = "__0_0.distcp"
@@ -207,7 +200,7 @@ def test_snapshots_are_the_averaged_weights_strictly_inside_training(
     settings: TrainSettings, tmp_path: Path, every: int | None
 ) -> None:
     short = with_training(settings, iterations=4)
-    train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu", every)
+    train(short, tmp_path / "out", tmp_path / "checkpoints", "cpu", Watch(every))
     snapshots = sorted((tmp_path / "out" / "snapshots").iterdir())
     assert [path.name for path in snapshots] == (["iteration-000002"] if every else [])
     for path in snapshots:

@@ -23,7 +23,7 @@ from leapalign.parallel import ALONE, Processes, joined
 from leapalign.rewards.hpsv2 import HPSv2
 from leapalign.settings import TrainSettings
 from leapalign.sharding import whole
-from leapalign.train import prepare
+from leapalign.training import prepare
 from tests.leapalign.problems import PROMPTS
 
 # What FSDP calls; the first of each pair from torch 2.15 on.
