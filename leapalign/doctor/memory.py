@@ -17,13 +17,11 @@ from leapalign.doctor.rehearsal import Work, rehearse
 from leapalign.doctor.shapes import model_of, passes_of, reward_of
 from leapalign.doctor.sketch import Passes
 from leapalign.settings import TrainSettings
+from leapalign.sharding import ACTIVATIONS
 from leapalign.weights import SUFFIXES
 
 FLOAT32 = 4
 WIDTH = {"float32": 4, "bfloat16": 2}
-
-ACTIVATIONS = 0.3
-"""Share of a device's memory that a sharded training leaves to activations, decoder and reward."""
 
 BLOCKS = 3
 """Blocks that are gathered at once: one computes, the next is on its way, and what is in none."""
@@ -84,7 +82,8 @@ def forecast(
         "optimiser": weights.optimiser,
         "average": weights.average,
         "decoder weights": model.decoder.parameters * FLOAT32,
-        "reward weights": _reward_weights(settings, reward),
+        "reward weights": _reward_weights(settings, reward)
+        + sum(_stored(path) for path in settings.training.rewards_beside.values()),
     }
     micro_batch = min(int(settings.training.micro_batch), max(1, round(work.scored)))
     paths = round(work.paths * model.latents * FLOAT32)
@@ -175,7 +174,12 @@ def _reward_weights(settings: TrainSettings, reward: Passes | None) -> int:
     """Of a reward that cannot be sketched, what its files take."""
     if reward is not None:
         return reward.parameters * FLOAT32
-    path = Path(settings.training.reward.path).expanduser()
+    return _stored(settings.training.reward.path)
+
+
+def _stored(name: str) -> int:
+    """Bytes of the weights in a folder or a file; of official ones not here yet, about."""
+    path = Path(name).expanduser()
     if not path.exists():
         return round(folders.gigabytes(path) * GIGABYTE)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from safetensors.torch import load_file
 
+from leapalign.config import resolve_run
 from leapalign.doctor import checks
 from leapalign.doctor.admission import refuse_gradless
 from leapalign.doctor.machine import named_machine, this_machine
+from leapalign.doctor.plan import plan, table
 from leapalign.errors import UserError
+from leapalign.experiments import load_experiments
 from leapalign.settings import Backbone, Compute, Method, Reward, TrainSettings
 from leapalign.training import prepare
 from tests.disks import read_only
@@ -135,3 +141,24 @@ def test_this_machine_has_its_ram(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = this_machine()
     assert not machine.cuda
     assert 0 < machine.memory < machine.ram
+
+
+def test_a_plan_has_a_row_a_training_and_says_why_one_cannot_be_made() -> None:
+    runs = [
+        resolve_run(run, load_experiments().runs[run], "smoke", 0)
+        for run in ("base", "leapalign", "drtune")
+    ]
+    far = dataclasses.replace(runs[2].train, resolution=72)
+    rows = list(plan([*runs[:2], dataclasses.replace(runs[2], train=far)], named_machine("2x80")))
+    assert [row.run for row in rows] == ["leapalign", "drtune"]
+    made, refused = rows
+    assert made.settings.training.micro_batch == 4
+    # Two iterations of four images: four steps each, two of them replayed.
+    assert (made.cost.images, made.cost.evaluations) == (8, 8 * (4 + 3 * 2))
+    assert "data sheet" in made.cost.basis
+    assert "resolution: 72 is not a multiple of 16" in refused.refusal
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(table(rows, named_machine("2x80")))
+    text = console.export_text()
+    assert "Trainings on 2 x H100, 80 GB" in text
+    assert re.search(r"drtune .* refused", text)
