@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+
+Handler = Callable[[int, FrameType | None], None]
 
 REQUEUE = 75
 """Exit code of what was stopped and can go on: EX_TEMPFAIL of sysexits.h."""
@@ -38,7 +40,7 @@ def stop_requests() -> Iterator[Request]:
         note(number, frame)
         signal.default_int_handler(number, frame)
 
-    handlers = {signal.SIGTERM: note, signal.SIGUSR1: note}
+    handlers: dict[signal.Signals, Handler] = {signal.SIGTERM: note, signal.SIGUSR1: note}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handlers[signal.SIGINT] = interrupt
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
