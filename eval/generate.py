@@ -84,8 +84,12 @@ def make_images(
     _keep_only(_fingerprint(settings, transformer, samples), out)
     missing = [sample for sample in samples if not (out / sample.image).is_file()]
     if missing:
+        precision: torch.dtype = getattr(torch, settings.precision)
         backbone = resolve(settings.backbone.loader, "backbone.loader").load(
-            settings.backbone.path, settings.resolution, device
+            settings.backbone.path,
+            settings.resolution,
+            device,
+            dtype=precision,
         )
         if transformer is not None:
             backbone.load_weights(transformer)
@@ -93,7 +97,7 @@ def make_images(
         backbone.prefetch(prompts, settings.evaluation.guidance)
         for batch in batches(missing, settings.evaluation.batch, "generate"):
             for sample, image in zip(
-                batch, sample_images(backbone, batch, settings.evaluation), strict=True
+                batch, sample_images(backbone, batch, settings.evaluation, precision), strict=True
             ):
                 with replacing(out / sample.image) as temporary:
                     to_pil(image).save(temporary)
@@ -102,15 +106,27 @@ def make_images(
 
 @torch.inference_mode()
 def sample_images(
-    backbone: Backbone, samples: Sequence[Sample], evaluation: Evaluation
+    backbone: Backbone,
+    samples: Sequence[Sample],
+    evaluation: Evaluation,
+    precision: torch.dtype = torch.float32,
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Sample images in [0, 1] by Euler steps; each has a noise of its own, whatever the batch."""
+    """Sample images in [0, 1] by Euler steps; each has a noise of its own, whatever the batch.
+
+    Args:
+        backbone: the model, its transformer in `precision`.
+        samples: what to make.
+        evaluation: steps, guidance and seed.
+        precision: of the transformer's passes; the path's states are float32.
+    """
     noise = [
         streams.stream(evaluation.seed, sample.prompt_index, sample.image_index, "evaluation noise")
         for sample in samples
     ]
     velocity = backbone.field([sample.prompt for sample in samples], evaluation.guidance)
-    path = rollout(velocity, backbone.latents(noise), backbone.grid(evaluation.steps))
+    start, lower = backbone.latents(noise), precision != torch.float32
+    with torch.autocast(start.device.type, precision, enabled=lower):
+        path = rollout(velocity, start, backbone.grid(evaluation.steps))
     return backbone.decode(path.states[-1]).float()
 
 

@@ -169,7 +169,13 @@ def present_settings(name: str, run: RunConfig, scale_name: str) -> dict[str, An
 
 
 def _evaluation(scale: Scale, scale_name: str) -> tuple[GenerateSettings, ScoreSettings]:
-    generate = GenerateSettings(scale_name, scale.backbone, scale.resolution, scale.evaluation)
+    generate = GenerateSettings(
+        scale_name,
+        scale.backbone,
+        scale.resolution,
+        scale.evaluation,
+        scale.compute.precision,
+    )
     return generate, ScoreSettings(scale_name, scale.evaluators, scale.detector)
 
 

@@ -19,6 +19,7 @@ from leapalign.parsing import dump, parse, resolve
 
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Precision = Literal["float32", "bfloat16"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 IMMATERIAL = ("micro_batch", "checkpoint_every")
@@ -109,7 +110,7 @@ class Compute:
     """
 
     devices: Positive = 1
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     recompute: bool = False
     compile: bool = False
     image_batch: Positive | None = None
@@ -204,12 +205,18 @@ class TrainSettings(Canonical):
 
 @dataclass(frozen=True, slots=True)
 class GenerateSettings(Canonical):
-    """Everything but the trained weights that decides the evaluated images."""
+    """Everything but the trained weights that decides the evaluated images.
+
+    Attributes:
+        precision: of the transformer's weights and passes, and of the text encoders; the path's
+            states are float32.
+    """
 
     scale: str
     backbone: Backbone
     resolution: Positive
     evaluation: Evaluation
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,3 +124,6 @@ HPSV3_BFLOAT16_SCORE = 0.05
 
 HPSV3_BFLOAT16_COSINE = 1e-3
 """1 - cosine of the two models' gradients in the pixels."""
+
+BFLOAT16_PIXELS = 0.05
+"""Mean difference of a bfloat16 transformer's pixels from a float32 one's, over their spread."""

@@ -39,8 +39,8 @@ class Backbone:
         self.shade, self.side = shade, side
 
     @classmethod
-    def load(cls, path: str, resolution: int, device: str) -> Backbone:
-        assert (Path(path).name, device) == ("base", "cpu")
+    def load(cls, path: str, resolution: int, device: str, dtype: torch.dtype) -> Backbone:
+        assert (Path(path).name, device, dtype) == ("base", "cpu", torch.float32)
         cls.loaded += 1
         return cls(0.0, resolution)
 

@@ -83,6 +83,21 @@ def test_flux_makes_the_same_image_in_any_batch(
         assert np.abs(one - other).max() <= tolerances.PIXEL_LEVEL
 
 
+def test_a_bfloat16_transformer_makes_nearly_the_same_images(
+    settings: GenerateSettings, tiny_flux_folder: Path, tmp_path: Path
+) -> None:
+    flux = Backbone("leapalign.backbones.flux:Flux", str(tiny_flux_folder))
+    settings = replace(settings, backbone=flux, resolution=64)
+    for precision in ("float32", "bfloat16"):
+        generate(replace(settings, precision=precision), None, tmp_path / precision)
+    one, other = (
+        np.stack([np.asarray(Image.open(path), dtype=int) for path in sorted(folder.glob("*.png"))])
+        for folder in (tmp_path / "float32", tmp_path / "bfloat16")
+    )
+    assert (one != other).any()
+    assert np.abs(one - other).mean() < tolerances.BFLOAT16_PIXELS * one.std()
+
+
 def test_only_missing_images_are_made(settings: GenerateSettings, tmp_path: Path) -> None:
     out = tmp_path / "out"
     generate(settings, None, out)
