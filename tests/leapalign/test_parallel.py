@@ -20,7 +20,16 @@ from leapalign import training
 from leapalign.errors import UserError
 from leapalign.method import Progress, combined
 from leapalign.parallel import Processes
-from leapalign.settings import Backbone, Compute, Method, Optimizer, Reward, Training, TrainSettings
+from leapalign.settings import (
+    Adapter,
+    Backbone,
+    Compute,
+    Method,
+    Optimizer,
+    Reward,
+    Training,
+    TrainSettings,
+)
 from tests import tolerances
 from tests.leapalign import updates
 from tests.leapalign.problems import PROMPTS, relative_error
@@ -97,6 +106,10 @@ def cases(tiny_flux_folder: Path) -> dict[str, TrainSettings]:
     )
     compute = Compute(devices=2, precision="bfloat16")
     found["bfloat16"] = dataclasses.replace(found["float32"], compute=compute)
+    adapter = Adapter(rank=4, alpha=8, targets=("to_q", "to_v", "to_out.0"))
+    for precision in ("float32", "bfloat16"):
+        budget = dataclasses.replace(found[precision].training, adapter=adapter)
+        found[f"adapter-{precision}"] = dataclasses.replace(found[precision], training=budget)
     return found
 
 
@@ -185,6 +198,26 @@ def test_bfloat16_passes_train_float32_weights_in_one_process_and_in_two(
     # The same passes, of two images each, and a sum in float32.
     assert relative_error(shared, ours) < tolerances.BFLOAT16_SPLIT
     assert 0.0 < relative_error(ours, full) < tolerances.BFLOAT16_GRADIENT
+
+
+@pytest.mark.usefixtures("no_process_group")
+def test_an_adapter_trains_alone_and_alike_in_one_process_and_in_two(
+    cases: dict[str, TrainSettings], together: dict[str, dict[str, Any]]
+) -> None:
+    for precision, size, bound in (
+        ("float32", 4, tolerances.BATCH_SPLIT),
+        ("bfloat16", 2, tolerances.BFLOAT16_SPLIT),
+    ):
+        name = f"adapter-{precision}"
+        budget = dataclasses.replace(cases[name].training, micro_batch=size)
+        alone = updates.updates_of(dataclasses.replace(cases[name], training=budget))
+        [expected], [ours] = alone["gradients"], together[name]["gradients"]
+        assert expected.any()
+        assert relative_error(ours, expected) < bound
+        # Frozen weights are in the passes' precision, those of the adapter are not.
+        assert together[name]["precisions"] == {torch.float32}
+        assert together[name]["weights"].keys() == alone["weights"].keys()
+        assert all(".lora_" in weight for weight in alone["weights"])
 
 
 @pytest.mark.parametrize(
