@@ -116,8 +116,8 @@ BFLOAT16_SPLIT = 1e-6
 BFLOAT16_GRADIENT = 0.3
 """The same of bfloat16 passes from float32 ones: the rollout's states differ already."""
 
-HPSV3_SLOPE = 1e-3
-"""HPSv3's gradient against a central difference of its scores, whose head is float32, relative."""
+HPSV3_SLOPE = 1e-2
+"""Length of HPSv3's gradient against a central difference along it; the head rounds to float32."""
 
 HPSV3_BFLOAT16_SCORE = 0.05
 """HPSv3 with a bfloat16 model against float32, in its unit, of which good images differ by 1."""
