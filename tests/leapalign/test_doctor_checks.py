@@ -106,7 +106,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning_that_says_what_it_costs(
     with read_only(tmp_path):
         found = checks.cache()
     assert found.level == "warning"
-    assert "set XDG_CACHE_HOME to a writable folder" in found.text
+    assert "XDG_CACHE_HOME to a writable folder" in found.text
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> None:
