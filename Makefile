@@ -65,8 +65,8 @@ gpu-check: $(if $(WHEELS),,$(READY))
 	$(if $(WHEELS),PYTHONPATH=build/site $(or $(PYTHON),python3),$(BIN)/python) -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
 
 # Not those that must fit the machine's torch and transformers; benchmarks/README.md names what it must have itself.
-CARRIED := annotated-types diffusers ftfy jaxtyping markdown-it-py mdurl open-clip-torch pydantic pydantic-core pygments \
-    rich timm typing-extensions typing-inspection wadler-lindig wcwidth
+CARRIED := absl-py annotated-types diffusers ftfy jaxtyping markdown-it-py mdurl open-clip-torch protobuf pydantic \
+    pydantic-core pygments rich tensorboard timm typing-extensions typing-inspection wadler-lindig wcwidth
 FOR ?= 3.12
 
 wheels: $(READY)

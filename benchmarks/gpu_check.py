@@ -57,7 +57,7 @@ def parts(size: str) -> dict[str, Part]:
     python = sys.executable, "-m"
     found = {
         "correctness": Part((*python, "benchmarks.correctness"), 0.2),
-        "full_size": Part((*python, "benchmarks.full_size", "--size", size), 0.5),
+        "full_size": Part((*python, "benchmarks.full_size", "--size", size), 0.55),
         "kernels": Part((*python, "benchmarks.kernels", "--size", size), 0.35),
     }
     if size != "tiny":

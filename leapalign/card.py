@@ -12,13 +12,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from leapalign.config import declared_deviations, load_method
 from leapalign.experiments import load_experiments
 from leapalign.parsing import dump
-from leapalign.registry import registered
+from leapalign.registry import load_registry, registered
 from leapalign.settings import Deviation, TrainSettings
 from leapalign.weights import nameable
 
 CARD = "README.md"
-PATHS = ("backbone.path", "method.reference", "training.prompts", "training.reward.path")
-"""Settings that may name a place on this machine."""
 
 CARD_TEXT = """---
 {data}
@@ -118,11 +116,10 @@ class _Base:
 
 def _base(path: str) -> _Base:
     """The base model as the registry knows it, or by its folder or hub id."""
-    found = registered(path)
-    if found is None:
-        return _Base(nameable(path))
-    _, entry = found
-    return _Base(entry.hub[0].repo, entry.license, entry.accept)
+    here = registered(path)
+    published = (e for e in load_registry().values() if e.hub and e.hub[0].repo == path)
+    entry = here[1] if here else next(published, None)
+    return _Base(entry.hub[0].repo, entry.license, entry.accept) if entry else _Base(nameable(path))
 
 
 def _declared(settings: TrainSettings, run: str | None) -> tuple[str, Sequence[Deviation]]:
@@ -149,8 +146,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _rows(settings: TrainSettings) -> str:
-    leaves = _flat(dump(settings))
-    shown = {key: nameable(value) if key in PATHS else value for key, value in leaves.items()}
+    """The rows of the table of settings; a path says nothing of this machine."""
+    leaves = _flat(dump(settings)).items()
+    shown = {key: nameable(value) if isinstance(value, str) else value for key, value in leaves}
     return "\n".join(f"| {key} | {json.dumps(value)} |" for key, value in shown.items())
 
 

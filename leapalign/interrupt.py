@@ -1,12 +1,14 @@
-"""A scheduler's request to stop: SIGTERM, or SIGUSR1, which Slurm can send before a job's end."""
+"""Requests to stop: a scheduler's, SIGTERM or SIGUSR1 before a job's end; and the user's."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
+
+Handler = Callable[[int, FrameType | None], None]
 
 REQUEUE = 75
 """Exit code of what was stopped and can go on: EX_TEMPFAIL of sysexits.h."""
@@ -14,7 +16,7 @@ REQUEUE = 75
 
 @dataclass(slots=True)
 class Request:
-    """Whether a scheduler has asked to stop.
+    """Whether a scheduler, or the user by SIGINT, has asked to stop.
 
     Args:
         signal: the signal's name, once it has come.
@@ -25,13 +27,23 @@ class Request:
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Request]:
-    """Note the signals instead of dying of them; yields where they are noted."""
+    """Note a scheduler's signals instead of dying of them; yields where they are noted.
+
+    SIGINT is noted as well, and raises KeyboardInterrupt as always.
+    """
     request = Request()
 
     def note(number: int, _: FrameType | None) -> None:
         request.signal = signal.Signals(number).name
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        note(number, frame)
+        signal.default_int_handler(number, frame)
+
+    handlers: dict[signal.Signals, Handler] = {signal.SIGTERM: note, signal.SIGUSR1: note}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        handlers[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield request
     finally:

@@ -71,22 +71,27 @@ class Processes:
 ALONE = Processes()
 
 
+def present() -> Processes:
+    """This process among those that it has joined."""
+    return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
+
+
 @contextlib.contextmanager
-def joined() -> Iterator[tuple[Processes, str]]:
-    """This process among those that torchrun started with it, and the device that is its own.
+def joined() -> Iterator[str]:
+    """Join those that torchrun started with this process; yields the device that is its own.
 
     One process alone holds a lease on its device; for several, who starts them does.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         with leased_device() as device:
-            yield ALONE, device
+            yield device
         return
     device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_devices() else "cpu"
     if device != "cpu":
         torch.cuda.set_device(device)
     dist.init_process_group(backend(device))
-    yield Processes(dist.get_rank(), count), device
+    yield device
     # Not after an error: the others may be waiting for this process, and it would wait for them.
     dist.destroy_process_group()
 

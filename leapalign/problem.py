@@ -126,8 +126,7 @@ class TrainingProblem:
             UserError: a score is not finite, or not in its reward's range.
         """
         size = self.image_batch or len(x)
-        parts = [slice(start, start + size) for start in range(0, len(x), size)]
-        return torch.cat([self._scores(x[part], prompts[part]) for part in parts])
+        return in_parts(lambda rows, part: self._scores(rows, prompts[part]), x, size)
 
     def _scores(self, x: Latents, prompts: Sequence[str]) -> Float[Tensor, "batch rewards"]:
         images, rewards = self.backbone.decode(x).float(), (self.reward, *self.beside)

@@ -10,13 +10,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Samplewise = Callable[[Tensor, slice], Float[Tensor, " part"]]
-"""One number per sample of a part: of its rows, and of which rows they are."""
+Samplewise = Callable[[Tensor, slice], Float[Tensor, "part ..."]]
+"""What each sample of a part gives: of the part's rows, and of which rows they are."""
 
 
 def in_parts(
     function: Samplewise, x: Float[Tensor, "batch ..."], size: int
-) -> Float[Tensor, " batch"]:
+) -> Float[Tensor, "batch ..."]:
     """f(x), of which only `size` samples' graph is alive at once, in the backward pass too.
 
     Sample b's value depends on x[b] alone. So its slope df_b/dx_b is taken with it, while its graph
@@ -24,7 +24,7 @@ def in_parts(
     twice.
 
     Args:
-        function: f; it has no gradient to anything but x.
+        function: f; it has no gradient to anything but x, and with gradient one value a sample.
         x: the samples.
         size: samples at once.
     """

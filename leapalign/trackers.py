@@ -30,7 +30,7 @@ def drawing(
 
     Args:
         folder: gets TensorBoard's event files; none are written without it.
-        settings: the training's; their hash names its run at Weights & Biases.
+        settings: the training's; their recipe names its run at Weights & Biases.
         done: iterations done before. A resumed training goes on with its curves, without what a
             killed one drew after its last checkpoint.
 
@@ -84,7 +84,7 @@ def _weights_and_biases(folder: Path | None, settings: TrainSettings) -> Iterato
         run = wandb.init(
             project=os.environ[PROJECT],
             dir=folder,
-            id=settings.hash(),
+            id=settings.recipe(),
             name=f"{settings.method.reference.rpartition(':')[2]}, seed {settings.seed}",
             config=json.loads(settings.json()),
             resume="allow",

@@ -22,7 +22,7 @@ from leapalign.export import WEIGHTS, export
 from leapalign.files import append_text, occupied, replacing, write_text
 from leapalign.interrupt import REQUEUE, Request, stop_requests
 from leapalign.log import LOG, keep_lines, progress_view, refuse_idle
-from leapalign.parallel import ALONE, Processes, joined
+from leapalign.parallel import joined, present
 from leapalign.record import record
 from leapalign.settings import TrainSettings
 from leapalign.trackers import drawing
@@ -56,7 +56,6 @@ def train(
     checkpoints: Path,
     device: str,
     watch: Watch = UNWATCHED,
-    processes: Processes = ALONE,
 ) -> Tally:
     """Train one run, or go on with it, and write its averaged weights and log to `out`.
 
@@ -66,7 +65,6 @@ def train(
         checkpoints: where the run's checkpoints are, outside of `out`.
         device: "cpu" or a CUDA device.
         watch: snapshots and curves.
-        processes: who trains it together, each on a device of its own.
 
     Raises:
         UserError: settings, weights, prompts or checkpoint do not fit, or training diverged.
@@ -75,7 +73,8 @@ def train(
     Returns:
         What the run spent, over all its resumptions.
     """
-    run = prepare(settings, device, processes)
+    run = prepare(settings, device)
+    processes = run.problem.processes
     saved = Checkpoints(checkpoints, run, processes, settings.recipe())
     budget, log, every = settings.training, checkpoints / LOG, watch.snapshot_every
     if saved.resume() and processes.main:
@@ -90,7 +89,7 @@ def train(
     ):
         while run.tally.iteration < budget.iterations:
             stop_if_asked(request, run, saved)
-            with naming_failure(run):
+            with naming_failure(run, request):
                 line = run.iterate()
             done = run.tally.iteration
             if processes.main:
@@ -131,17 +130,20 @@ def stop_if_asked(request: Request, run: Training, saved: Checkpoints) -> None:
 
 
 @contextlib.contextmanager
-def naming_failure(run: Training) -> Iterator[None]:
+def naming_failure(run: Training, request: Request) -> Iterator[None]:
     """Say of what an iteration raises which it was, and where: the method's own line if it has one.
 
     Raises:
         UserError: instead of any other exception.
+        KeyboardInterrupt: the user's, which compiled code may have made another exception of.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
+        if request.signal == "SIGINT":
+            raise KeyboardInterrupt from error
         method = type(run.method)
         where = raised_at(error, inspect.getsourcefile(method))
         raise UserError(
@@ -185,9 +187,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     card = model_card(settings, arguments.run)
     out, checkpoints = arguments.out, arguments.checkpoints
     watch = Watch(arguments.snapshot_every, arguments.curves)
-    with joined() as (processes, device):
-        if not processes.main:
-            train(settings, out, checkpoints, device, watch, processes)
+    with joined() as device:
+        if not present().main:
+            train(settings, out, checkpoints, device, watch)
             return
         with (
             record(out / "provenance.json", settings, settings.weights, device) as entries,
@@ -196,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ):
             entries["predicted"] = predicted(settings, device)
             try:
-                tally = train(settings, out, checkpoints, device, watch, processes)
+                tally = train(settings, out, checkpoints, device, watch)
             except UserError as error:
                 raise UserError(f"{out}: {error}") from error
             write_text(out / WEIGHTS / CARD, card)

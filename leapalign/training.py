@@ -26,7 +26,7 @@ from leapalign.errors import UserError
 from leapalign.log import log_line
 from leapalign.method import Method, Progress, combined
 from leapalign.optimizer import adamw
-from leapalign.parallel import ALONE, Processes
+from leapalign.parallel import Processes, present
 from leapalign.parsing import resolve
 from leapalign.problem import TrainingProblem
 from leapalign.rewards import load_reward
@@ -111,8 +111,9 @@ class Training:
         self.tally.load_state_dict(state["tally"])
 
 
-def prepare(settings: TrainSettings, device: str, processes: Processes = ALONE) -> Training:
+def prepare(settings: TrainSettings, device: str) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
+    processes = present()
     method: Method = settings.method.build()
     method.check(settings.training.steps, settings.training.batch)
     method.check_rewards(settings.training.rewards_beside)

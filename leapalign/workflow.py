@@ -8,22 +8,20 @@ under a digest of all that went in.
 from __future__ import annotations
 
 import functools
-import hashlib
-import importlib.util
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from leapalign import digests
 from leapalign.config import (
     EXPERIMENTS,
     available,
     check_choices,
-    load_method,
     method_name,
     resolve_run,
 )
@@ -31,7 +29,7 @@ from leapalign.doctor import checks
 from leapalign.errors import UserError
 from leapalign.experiments import Exhibit, Experiments, load_experiments
 from leapalign.files import write_json
-from leapalign.parsing import dump, is_yaml, nearest, nearest_file, parse
+from leapalign.parsing import dump, nearest, nearest_file, parse
 from leapalign.scales import SCALES, Scale, load_scale, pick_scale, scale_file
 from leapalign.settings import RunSettings, TrackSettings, plain_name
 from leapalign.user import CONFIG, UserConfig, hand_down, user_config
@@ -256,21 +254,13 @@ class Suite:
         if settings.train:
             prompts["train"] = [settings.train.training.prompts]
         paths = [*prompts[stage], *self._weights(stage, run)]
-        return _sha256(json.dumps([_contents(path) for path in paths]))
-
-    def code(self, package: str) -> str:
-        """A digest of a package's files, for jobs that are redone when their code changes."""
-        files = sorted(file for file in Path(package).rglob("*") if file.is_file())
-        return _sha256(
-            json.dumps([_sha256(file.read_bytes()) for file in files if file.suffix != ".pyc"])
-        )
+        return digests.sha256(json.dumps([fingerprint(path) for path in paths]))
 
     @functools.cached_property
     def methods_code(self) -> str:
         """A digest of the methods' code, the user's own included, and of their settings files."""
         methods = {str(run.method) for run in self.experiments.runs.values() if run.method}
-        files = {file for method in methods for file in _sources(method)}
-        return _sha256(json.dumps([_sha256(file.read_bytes()) for file in sorted(files)]))
+        return digests.of_files(file for method in methods for file in digests.sources(method))
 
     @property
     def evaluators(self) -> tuple[str, ...]:
@@ -320,20 +310,8 @@ class Suite:
         jobs = list(jobs)
         for path in sorted({path for job in jobs for path in self._weights(*job)}):
             check_weights(path, source)
-        self._check_trainings([run for stage, run in jobs if stage == "train"])
-
-    def _check_trainings(self, runs: Sequence[str]) -> None:
-        """Refuse settings that do not fit a model's folder, or a disk that is too small."""
-        trainings = [self.settings(run, self.seeds[0]) for run in runs]
-        for training in trainings:
-            try:
-                if training.train is not None:
-                    checks.refuse(training.train)
-            except UserError as error:
-                raise UserError(f"run `{training.run}` at scale {self.scale}: {error}") from None
-        found = checks.disk(Path(self.folder), checks.written(trainings))
-        if found.level == "refused":
-            raise UserError(found.text)
+        trained = [self.settings(run, self.seeds[0]) for stage, run in jobs if stage == "train"]
+        checks.refuse_trainings(trained, Path(self.folder))
 
     def _weights(self, stage: Stage, run: str) -> list[str]:
         settings = self.settings(run, self.seeds[0])
@@ -351,9 +329,8 @@ class Suite:
         """A digest of the files and the code that decide the settings."""
         files = {EXPERIMENTS, scale_file(self.scale), *SCALES.glob("*.yaml")}
         files |= set(Path(__file__).parent.rglob("*.py"))
-        digests = [_sha256(file.read_bytes()) for file in sorted(files)]
-        user = dump(user_config())
-        return _sha256(json.dumps([self.scale, self.seeds, user, self.methods_code, digests]))
+        kept = [self.scale, self.seeds, dump(user_config()), self.methods_code]
+        return digests.sha256(json.dumps([*kept, digests.of_files(files)]))
 
 
 def load_suite(config: Mapping[str, Any]) -> Suite:
@@ -391,21 +368,6 @@ def _check_own(user: UserConfig) -> None:
             )
 
 
-def _sources(method: str) -> set[Path]:
-    """A method's settings file and the code it stands in: its file, or its whole package."""
-    module = load_method(method).method.rpartition(":")[0]
-    settings = {Path(method).expanduser()} if is_yaml(method) else set()
-    if module.endswith(".py"):
-        path = Path(module).expanduser()
-        return settings | ({path} if path.is_file() else set())
-    spec = importlib.util.find_spec(module.partition(".")[0])
-    if spec is None:
-        return settings
-    folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-    alone = {Path(spec.origin)} if spec.origin and not folders else set()
-    return settings | alone | {file for folder in folders for file in folder.rglob("*.py")}
-
-
 def forecast(jobs: Iterable[Any], cores: int | None, submitted: int | None) -> str:
     """The expected time of Snakemake's remaining jobs, for people.
 
@@ -427,12 +389,3 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return {}
-
-
-@functools.cache
-def _contents(path: str) -> Mapping[str, str]:
-    return fingerprint(path)
-
-
-def _sha256(data: str | bytes) -> str:
-    return hashlib.sha256(data.encode() if isinstance(data, str) else data).hexdigest()[:16]

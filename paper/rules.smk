@@ -1,8 +1,10 @@
 # The paper: ledgers -> one target per table and figure, the claims -> one report; and the committed ledger's paper.
 
+from leapalign import digests
+
 COMMITTED = Path("results/ledger")
 # Editing what renders them renders tables and figures again; nothing before them.
-PAPER_CODE = suite.code("paper")
+PAPER_CODE = digests.of_package("paper")
 SEEDS = " ".join(map(str, suite.seeds))
 EXTENDED = [*suite.ledgers(suite.experiments.extended.runs), suite.trajectories]
 tables, figures = f"{suite.folder}/tables", f"{suite.folder}/figures"

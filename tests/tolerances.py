@@ -115,3 +115,12 @@ BFLOAT16_SPLIT = 1e-6
 
 BFLOAT16_GRADIENT = 0.3
 """The same of bfloat16 passes from float32 ones: the rollout's states differ already."""
+
+HPSV3_SLOPE = 1e-3
+"""HPSv3's gradient against a central difference of its scores, whose head is float32, relative."""
+
+HPSV3_BFLOAT16_SCORE = 0.05
+"""HPSv3 with a bfloat16 model against float32, in its unit, of which good images differ by 1."""
+
+HPSV3_BFLOAT16_COSINE = 1e-3
+"""1 - cosine of the two models' gradients in the pixels."""

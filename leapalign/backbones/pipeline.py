@@ -81,7 +81,7 @@ class PipelineBackbone(ABC):
         """Load a diffusers folder or hub id; only its transformer can be trained.
 
         The decoder is in float32 at least: every method's gradient comes through it, and in
-        bfloat16 its pixels would be off by whole levels of 255. It is 1% of FLUX's weights.
+        bfloat16 its pixels would be rounded to a level of 255. It is 1% of FLUX's weights.
 
         Args:
             path: the folder, or the model on the hub.

@@ -60,6 +60,27 @@ def refuse(settings: TrainSettings) -> None:
     _refuse_guidance(settings, folder)
 
 
+def refuse_trainings(runs: Sequence[RunSettings], results: Path) -> None:
+    """Refuse trainings that do not fit their models' folders, or that a disk has no room for.
+
+    Args:
+        runs: one seed of each.
+        results: the folder where they write.
+
+    Raises:
+        UserError: naming the run, key or file, and the fix.
+    """
+    for run in runs:
+        try:
+            if run.train is not None:
+                refuse(run.train)
+        except UserError as error:
+            raise UserError(f"run `{run.run}` at scale {run.generate.scale}: {error}") from None
+    found = disk(results, written(runs))
+    if found.level == "refused":
+        raise UserError(found.text)
+
+
 def _refuse_shares(settings: TrainSettings) -> None:
     """Every process makes as many of an update's images as the others."""
     devices, batch = settings.compute.devices, settings.training.batch
@@ -121,7 +142,8 @@ def _refuse_resolution(settings: TrainSettings, folder: Path) -> None:
 
 def _refuse_guidance(settings: TrainSettings, folder: Path) -> None:
     guidance, config = settings.training.guidance, folders.read(folder, "transformer")
-    if guidance > 1.0 and config.get("guidance_embeds") is False:
+    embeds = folders.pipeline_of(folder) != "FluxPipeline" or config.get("guidance_embeds")
+    if guidance > 1.0 and embeds is False:
         raise UserError(
             f"training.guidance: {guidance:g}, but this model has none (guidance_embeds is false "
             f"in {folder / 'transformer/config.json'}); set it to 1"

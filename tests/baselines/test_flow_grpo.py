@@ -64,7 +64,7 @@ def test_every_image_has_noise_of_its_own_and_the_steps_are_flow_grpos() -> None
 
 def test_advantages_are_in_units_of_the_whole_batchs_spread() -> None:
     rewards = torch.tensor([[0.0, 1.0], [100.0, 101.0]], dtype=torch.float64)
-    advantages = FlowGRPO(group=2).advantages(rewards)
+    advantages = FlowGRPO(group=2).advantages(rewards[..., None])
     scale = 0.5 / (rewards.std(correction=0).item() + 1e-4)
     assert scale < 0.01
     assert advantages.flatten().tolist() == pytest.approx([-scale, scale, -scale, scale])

@@ -109,8 +109,17 @@ def test_one_json_holds_what_the_real_parts_found(
     report = check(monkeypatch, out, correctness=one, full_size=tiny["full_size"])
     assert {case["name"] for case in report["correctness"]["cases"]} == {"leap"}
     assert all(case["passes"] for case in report["correctness"]["cases"])
-    assert set(report["full_size"]["cases"]) == {"leapalign", "dance_grpo"}
     assert "error" not in report["correctness"] | report["full_size"]
+    assert set(report["full_size"]["cases"]) == {"leapalign", "dance_grpo"}
+    for case in report["full_size"]["cases"].values():
+        phases = case["phases"]
+        whole = sum(phase["seconds"] for phase in phases.values())
+        assert case["step_seconds"] == pytest.approx(whole)
+        assert case["predicted"]["seconds"] > 0
+        for phase in ("rollout", "replay"):
+            assert phases[phase]["share_of_matrix_rate"] > 0
+            assert phases[phase]["predicted_gigabytes"] > 0
+        assert case["settings"]["training"]["adapter"]["rank"] == 4
 
 
 def test_a_part_that_fails_is_told_beside_what_it_had_found_and_the_next_goes_on(

@@ -39,8 +39,11 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return [{k: v for k, v in line.items() if k not in WALL_CLOCK} for line in lines]
 
 
+WEIGHTS = "weights/transformer/diffusion_pytorch_model.safetensors"
+
+
 def largest_difference(one: Path, other: Path) -> float:
-    weights, others = (load_file(folder / "transformer.safetensors") for folder in (one, other))
+    weights, others = (load_file(folder / WEIGHTS) for folder in (one, other))
     assert weights.keys() == others.keys()
     return max(float((value - others[name]).abs().max()) for name, value in weights.items())
 
@@ -80,7 +83,7 @@ def test_a_training_goes_on_in_two_processes_and_after_kill_9_of_one_again_in_on
     _, messages = pair.communicate(timeout=PATIENCE)
     assert pair.returncode != 0, "the training ended before it could be killed"
     assert "resumed at iteration 2 of 12" in messages
-    assert not (broken / "transformer.safetensors").exists()
+    assert not (broken / WEIGHTS).exists()
     last = reached(folder)
     train(settings, broken, folder, "cpu")
     assert f"resumed at iteration {last} of 12" in capfd.readouterr().err

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from benchmarks.saved import metered
@@ -18,10 +17,12 @@ from leapalign.backbones.flux import Flux
 from leapalign.compute import blocks, fit, load_types
 from leapalign.data import Prompt, Sampler
 from leapalign.errors import UserError
+from leapalign.parallel import ALONE
 from leapalign.problem import TrainingProblem
 from leapalign.rewards import load_reward
 from leapalign.samplewise import in_parts
 from leapalign.settings import Adapter, Compute, TrainSettings
+from leapalign.sharding import Sharding
 from leapalign.streams import stream
 from leapalign.training import prepare
 from tests import tolerances
@@ -43,7 +44,7 @@ def problem(settings: TrainSettings, flux: Flux) -> TrainingProblem:
     budget = settings.training
     reward = load_reward(budget.reward.name, budget.reward.path)
     sampler = Sampler([Prompt(text) for text in PROMPTS], 0)
-    return TrainingProblem(flux, reward, sampler, budget, 0, Accelerator(cpu=True))
+    return TrainingProblem(flux, reward, sampler, budget, 0, ALONE, Sharding(flux.transformer))
 
 
 def slopes(problem: TrainingProblem) -> tuple[Tensor, Tensor, int]:

@@ -307,6 +307,8 @@ def test_the_card_names_method_base_licence_settings_and_deviations(
     assert "pipeline.load_lora_weights" in other
     assert "instead of 25" not in other  # declared, but this training does not have it
     assert "| training.adapter.rank | 4 |" in other
+    hub = dataclasses.replace(settings.backbone, path="black-forest-labs/FLUX.1-dev")
+    assert "Non-Commercial" in model_card(dataclasses.replace(settings, backbone=hub))
     assert "fine-tuned by LeapAlign" in model_card(settings)
 
 

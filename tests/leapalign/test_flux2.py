@@ -162,7 +162,7 @@ def test_leapalign_trains_it(folder: Path, settings: TrainSettings, tmp_path: Pa
     guided = dataclasses.replace(settings, backbone=backbone, training=one)
     tally = train(guided, tmp_path / "out", tmp_path / "checkpoints", "cpu")
     assert tally.evaluations == 2 * 2 * (4 + 2 * 3)
-    trained = load_file(tmp_path / "out/transformer.safetensors")
+    trained = load_file(tmp_path / "out/weights/transformer/diffusion_pytorch_model.safetensors")
     base: dict[str, Tensor] = Flux2Klein.load(folder, 64).transformer.state_dict()
     assert trained.keys() == base.keys()
     assert all(value.isfinite().all() for value in trained.values())

@@ -16,11 +16,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from leapalign import training
 from leapalign.errors import UserError
 from leapalign.method import Progress, combined
 from leapalign.parallel import Processes
 from leapalign.settings import Backbone, Compute, Method, Optimizer, Reward, Training, TrainSettings
-from leapalign.training import prepare
 from tests import tolerances
 from tests.leapalign import updates
 from tests.leapalign.problems import PROMPTS, relative_error
@@ -191,11 +191,12 @@ def test_bfloat16_passes_train_float32_weights_in_one_process_and_in_two(
     ("name", "count", "images"), [("leapalign", 3, 4), ("leapalign", 8, 4), ("dance_grpo", 4, 2)]
 )
 def test_a_batch_that_processes_cannot_share_is_refused_before_anything_is_loaded(
-    tmp_path: Path, name: str, count: int, images: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, count: int, images: int
 ) -> None:
+    monkeypatch.setattr(training, "present", lambda: Processes(0, count))
     settings = settings_of(tmp_path / "nowhere", name)
     with pytest.raises(UserError, match=f"batch: {images} images an update .* {count} processes"):
-        prepare(settings, "cpu", Processes(0, count))
+        training.prepare(settings, "cpu")
 
 
 def test_processes_shares_are_all_images_in_order() -> None:

@@ -107,7 +107,7 @@ def test_a_configured_project_gets_the_run_its_settings_and_its_points(
     monkeypatch.setenv(PROJECT, "alignment")
     draw(tmp_path, settings, range(2))
     [options] = begun
-    assert (options["project"], options["id"]) == ("alignment", settings.hash())
+    assert (options["project"], options["id"]) == ("alignment", settings.recipe())
     assert options["config"] == json.loads(settings.json())
     assert sent == [
         (0, {"reward": 0.0, "nfe": 40}),

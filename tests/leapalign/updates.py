@@ -19,7 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from leapalign.backbones.flux import Flux
-from leapalign.parallel import ALONE, Processes, joined
+from leapalign.parallel import joined, present
 from leapalign.rewards.hpsv2 import HPSv2
 from leapalign.settings import TrainSettings
 from leapalign.sharding import whole
@@ -41,7 +41,7 @@ class Flux64(Flux):
 
     @classmethod
     @override
-    def load(cls, path: Path, resolution: int, device: torch.device, *_: object) -> Flux:
+    def load(cls, path: Path, resolution: int, device: torch.device, **_: object) -> Flux:
         return super().load(path, resolution, device, torch.float64)
 
 
@@ -70,9 +70,9 @@ class Undecided(HPSv264):
         return torch.where(same, scores * 0.0 + 0.3, scores)
 
 
-def updates_of(settings: TrainSettings, processes: Processes = ALONE) -> dict[str, Any]:
+def updates_of(settings: TrainSettings) -> dict[str, Any]:
     """The first iteration's gradient of each update, its log line, the average after it."""
-    run = prepare(settings, "cpu", processes)
+    run = prepare(settings, "cpu")
     gradients: list[Tensor] = []
 
     def note(*_: object) -> None:
@@ -111,11 +111,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     file = Path(sys.argv[1])
     count_calls()
-    with joined() as (together, _):
+    with joined():
         cases = json.loads(file.with_suffix(".json").read_text())
-        found = {
-            name: updates_of(TrainSettings.from_json(text), together)
-            for name, text in cases.items()
-        }
-        if together.main:
+        found = {name: updates_of(TrainSettings.from_json(text)) for name, text in cases.items()}
+        if present().main:
             torch.save(found, file.with_suffix(".pt"))
