@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from leapalign.doctor import admission, cost
+from leapalign.doctor import admission, cost, fit
 from leapalign.doctor.admission import admitted, predicted
 from leapalign.doctor.cost import Rates, estimate, measured
 from leapalign.doctor.fit import AUTO, LORA, fitted, smallest
@@ -70,7 +70,7 @@ def measured_peak(settings: TrainSettings) -> int:
         (LEAPALIGN, {}, 96, 2),
         (REFL, {"last": 2}, 64, 8),
         (DANCE, GROUPS, 64, 4),
-        (MIX, GROUPS | {"window": 2}, 96, 2),
+        (MIX, GROUPS | {"window": 2}, 64, 2),
     ],
 )
 def test_the_memory_of_a_training_is_foretold(
@@ -129,6 +129,7 @@ def test_a_machines_rates_are_measured_once(
     pocket: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cost, "TIMED", 0.05)
     rates = measured(pocket, "cpu")
     assert 0.0 < rates.forward < rates.replay
     assert 0.0 < rates.score < rates.graded
@@ -176,8 +177,9 @@ def test_eight_devices_of_80_gigabytes_train_all_of_flux() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_changes_under_which_it_would(
-    pocket: TrainSettings,
+    pocket: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(fit, "WAYS", 2)
     room = forecast(in_parts(pocket, 1)).peak
     for needed in (int(1.2 * room), int(0.8 * room)):
         with pytest.raises(UserError, match=r"does not fit: at micro_batch 8") as refusal:
