@@ -12,7 +12,7 @@ rule trajectories:
         seconds=120,
     params:
         settings=lambda wildcards: suite.measured(),
-        data=suite.data("train", "leapalign"),
+        data=lambda wildcards: suite.data("train", "leapalign"),
     message:
         "gradients and memory against the trajectory's length"
     shell:

@@ -14,6 +14,7 @@ from tests.leapalign.problems import PROMPTS
 
 if TYPE_CHECKING:
     from leapalign.backbones.flux import Flux
+    from leapalign.train import Training
 
 # No deadline: a busy machine is no error. Derandomised: a failure shows again.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -63,3 +64,11 @@ def settings(tiny_flux_folder: Path, tmp_path: Path) -> TrainSettings:
             checkpoint_every=2,
         ),
     )
+
+
+@pytest.fixture
+def run(settings: TrainSettings) -> Training:
+    """A training that is about to begin."""
+    from leapalign.train import prepare
+
+    return prepare(settings, "cpu")

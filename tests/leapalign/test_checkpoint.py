@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from leapalign.average import Average
 from leapalign.checkpoint import Checkpoints
+from leapalign.errors import UserError
 from leapalign.files import append_text, occupied
 from leapalign.interrupt import REQUEUE, Request
 from leapalign.leap import LeapAlign
@@ -27,10 +28,91 @@ from leapalign.method import Problem, Progress
 from leapalign.parallel import ALONE, Processes
 from leapalign.settings import Compute, Method, TrainSettings
 from leapalign.train import Watch, main, stop_if_asked, train
-from leapalign.training import prepare
+from leapalign.training import Training, prepare
 from tests import tolerances
+from tests.disks import no_room_for
 from tests.leapalign.test_parallel import ON_CPU, ROOT, TORCHRUN, settings_of
 from tests.leapalign.test_resume import PATIENCE, WALL_CLOCK
+
+SHARD = "__0_0.distcp"
+
+
+def checkpoints_of(run: Training, folder: Path, settings_hash: str = "abc") -> Checkpoints:
+    return Checkpoints(folder, run, ALONE, settings_hash)
+
+
+def save(saved: Checkpoints, iteration: int) -> None:
+    """Write a checkpoint and see it whole."""
+    saved.save(iteration)
+    saved.settle()
+
+
+def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
+    run: Training, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoints"
+    saved = checkpoints_of(run, folder)
+    assert not saved.resume()
+    for iteration in (1, 2, 3):
+        run.iterate()
+        save(saved, iteration)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "iteration-000002",
+        "iteration-000003",
+    ]
+    tally = dataclasses.replace(run.tally)
+    run.iterate()
+    assert saved.resume()
+    assert run.tally == tally
+
+
+@pytest.mark.parametrize("fits", [0.01, 0.9])
+def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_kept(
+    run: Training, tmp_path: Path, fits: float
+) -> None:
+    saved = checkpoints_of(run, tmp_path)
+    run.iterate()
+    save(saved, 1)
+    size = int(fits * (tmp_path / "iteration-000001" / SHARD).stat().st_size)
+    before = dataclasses.replace(run.tally)
+    run.iterate()
+    with (
+        no_room_for(size),
+        pytest.raises(UserError, match=r"iteration-000002\.partial: cannot be written"),
+    ):
+        save(saved, 2)
+    assert saved.resume()
+    assert run.tally == before
+    save(saved, 2)
+    assert (tmp_path / "iteration-000002").is_dir()
+
+
+def test_a_checkpoint_under_way_is_never_resumed(run: Training, tmp_path: Path) -> None:
+    (tmp_path / "iteration-000009.partial").mkdir()
+    assert not checkpoints_of(run, tmp_path).resume()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(run: Training, tmp_path: Path) -> None:
+    save(checkpoints_of(run, tmp_path, "abc"), 1)
+    with pytest.raises(UserError, match=r"iteration-000001: made under other settings \(abc, now"):
+        checkpoints_of(run, tmp_path, "xyz").resume()
+
+
+@pytest.mark.parametrize("damaged", [SHARD, ".metadata", "settings.json"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_named(
+    run: Training, tmp_path: Path, damaged: str, how: str
+) -> None:
+    saved = checkpoints_of(run, tmp_path)
+    save(saved, 1)
+    file = tmp_path / "iteration-000001" / damaged
+    content = file.read_bytes()
+    if how == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.unlink()
+    with pytest.raises(UserError, match=r"iteration-000001: damaged .*remove it"):
+        saved.resume()
 
 
 def log_of(folder: Path) -> list[dict[str, float]]:
@@ -61,7 +143,7 @@ def reached(folder: Path) -> int:
 def test_a_training_goes_on_in_two_processes_and_after_kill_9_of_one_again_in_one(
     tiny_flux_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    settings = settings_of(tiny_flux_folder, "leapalign", iterations=12, checkpoint_every=2)
+    settings = settings_of(tiny_flux_folder, "leapalign", iterations=10, checkpoint_every=2)
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     folder = broken / "checkpoints"
     run = prepare(settings, "cpu")
@@ -82,11 +164,11 @@ def test_a_training_goes_on_in_two_processes_and_after_kill_9_of_one_again_in_on
     workers_of(pair)[1].kill()
     _, messages = pair.communicate(timeout=PATIENCE)
     assert pair.returncode != 0, "the training ended before it could be killed"
-    assert "resumed at iteration 2 of 12" in messages
+    assert "resumed at iteration 2 of 10" in messages
     assert not (broken / WEIGHTS).exists()
     last = reached(folder)
     train(settings, broken, folder, "cpu")
-    assert f"resumed at iteration {last} of 12" in capfd.readouterr().err
+    assert f"resumed at iteration {last} of 10" in capfd.readouterr().err
     train(settings, unbroken, tmp_path / "other", "cpu")
     assert largest_difference(broken, unbroken) < tolerances.DEVICES
     lines = zip(log_of(broken), log_of(unbroken), strict=True)
@@ -141,7 +223,7 @@ def test_all_processes_stop_when_one_is_asked_to(settings: TrainSettings, tmp_pa
 
     run = prepare(settings, "cpu")
     run.problem.processes = Beside()
-    saved = Checkpoints(tmp_path, run, ALONE, settings.recipe())
+    saved = checkpoints_of(run, tmp_path)
     with pytest.raises(SystemExit):
         stop_if_asked(Request(), run, saved)
     assert reached(tmp_path) == 0  # nothing is done, so there is nothing to save

@@ -45,7 +45,6 @@ METHODS: dict[str, tuple[str, dict[str, Any], dict[str, int]]] = {
     "leapalign": ("leapalign.leap:LeapAlign", {}, {}),
     # Each sample stops and trains elsewhere, so that one process has more passes than the other.
     "drtune": ("baselines.drtune:DRTune", {"active": 3, "last": 3}, {"steps": 6}),
-    "draft_lv": ("baselines.draft_lv:DRaFTLV", {"copies": 1}, {}),
     "dance_grpo": ("baselines.dance_grpo:DanceGRPO", {"group": 2, "updates_per_iteration": 2}, {}),
     # An update's images are half a group: each process has a part of every group.
     "mix_grpo": (
@@ -172,7 +171,7 @@ def test_weights_are_gathered_and_gradients_reduced_once_an_update(
     together: dict[str, dict[str, Any]],
 ) -> None:
     groups = 3  # two blocks, and the rest
-    for name, updates_made in (("drtune", 1), ("draft_lv", 1), ("dance_grpo", 2)):
+    for name, updates_made in (("drtune", 1), ("dance_grpo", 2)):
         calls = together[name]["calls"]
         assert calls[updates.REDUCE] == groups * updates_made
         assert calls[updates.GATHER] == groups * updates_made

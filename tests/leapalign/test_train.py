@@ -12,18 +12,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from leapalign.checkpoint import Checkpoints, Tally
+from leapalign.checkpoint import Tally
 from leapalign.errors import UserError
 from leapalign.log import keep_lines, log_line, refuse_idle
 from leapalign.method import Method, Problem, Progress
-from leapalign.parallel import ALONE
 from leapalign.settings import Method as MethodSettings
 from leapalign.settings import TrainSettings
 from leapalign.train import Watch, main, train
 from leapalign.training import Diverged, Training, prepare
-from tests.disks import no_room_for, read_only
+from tests.disks import read_only
 
-SHARD = "__0_0.distcp"
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 KEYS = {
     "iteration",
@@ -45,12 +43,6 @@ KEYS = {
 
 def with_training(settings: TrainSettings, **changes: object) -> TrainSettings:
     return dataclasses.replace(settings, training=dataclasses.replace(settings.training, **changes))
-
-
-@pytest.fixture
-def run(settings: TrainSettings) -> Training:
-    """A training that is about to begin."""
-    return prepare(settings, "cpu")
 
 
 def test_training_logs_every_iteration_and_writes_the_averaged_weights(
@@ -288,56 +280,6 @@ def test_lines_logged_after_the_last_checkpoint_are_dropped(tmp_path: Path) -> N
     assert log.read_text() == '{"iteration": 0}\n'
 
 
-def checkpoints_of(run: Training, folder: Path, settings_hash: str = "abc") -> Checkpoints:
-    return Checkpoints(folder, run, ALONE, settings_hash)
-
-
-def save(saved: Checkpoints, iteration: int) -> None:
-    """Write a checkpoint and see it whole."""
-    saved.save(iteration)
-    saved.settle()
-
-
-def test_a_checkpoint_holds_the_tally_and_only_the_last_two_are_kept(
-    run: Training, tmp_path: Path
-) -> None:
-    folder = tmp_path / "checkpoints"
-    saved = checkpoints_of(run, folder)
-    assert not saved.resume()
-    for iteration in (1, 2, 3):
-        run.iterate()
-        save(saved, iteration)
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "iteration-000002",
-        "iteration-000003",
-    ]
-    tally = dataclasses.replace(run.tally)
-    run.iterate()
-    assert saved.resume()
-    assert run.tally == tally
-
-
-@pytest.mark.parametrize("fits", [0.01, 0.9])
-def test_a_checkpoint_that_does_not_fit_is_named_and_the_one_before_kept(
-    run: Training, tmp_path: Path, fits: float
-) -> None:
-    saved = checkpoints_of(run, tmp_path)
-    run.iterate()
-    save(saved, 1)
-    size = int(fits * (tmp_path / "iteration-000001" / SHARD).stat().st_size)
-    before = dataclasses.replace(run.tally)
-    run.iterate()
-    with (
-        no_room_for(size),
-        pytest.raises(UserError, match=r"iteration-000002\.partial: cannot be written"),
-    ):
-        save(saved, 2)
-    assert saved.resume()
-    assert run.tally == before
-    save(saved, 2)
-    assert (tmp_path / "iteration-000002").is_dir()
-
-
 def test_results_that_cannot_be_written_cost_no_iteration(
     settings: TrainSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -359,34 +301,6 @@ def test_a_read_only_folder_is_refused_before_anything_is_loaded(
     assert end.value.code == 1
     assert f"error: Permission denied: {tmp_path / 'out'}; set" in capsys.readouterr().err
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_a_checkpoint_under_way_is_never_resumed(run: Training, tmp_path: Path) -> None:
-    (tmp_path / "iteration-000009.partial").mkdir()
-    assert not checkpoints_of(run, tmp_path).resume()
-
-
-def test_a_checkpoint_of_other_settings_is_refused(run: Training, tmp_path: Path) -> None:
-    save(checkpoints_of(run, tmp_path, "abc"), 1)
-    with pytest.raises(UserError, match=r"iteration-000001: made under other settings \(abc, now"):
-        checkpoints_of(run, tmp_path, "xyz").resume()
-
-
-@pytest.mark.parametrize("damaged", [SHARD, ".metadata", "settings.json"])
-@pytest.mark.parametrize("how", ["cut", "gone"])
-def test_a_damaged_checkpoint_is_named(
-    run: Training, tmp_path: Path, damaged: str, how: str
-) -> None:
-    saved = checkpoints_of(run, tmp_path)
-    save(saved, 1)
-    file = tmp_path / "iteration-000001" / damaged
-    content = file.read_bytes()
-    if how == "cut":
-        file.write_bytes(content[: len(content) // 2])
-    else:
-        file.unlink()
-    with pytest.raises(UserError, match=r"iteration-000001: damaged .*remove it"):
-        saved.resume()
 
 
 def test_a_repeated_line_of_text_is_refused_before_training(settings: TrainSettings) -> None:
