@@ -14,7 +14,7 @@ from tests.leapalign.problems import PROMPTS
 
 if TYPE_CHECKING:
     from leapalign.backbones.flux import Flux
-    from leapalign.train import Training
+    from leapalign.training import Training
 
 # No deadline: a busy machine is no error. Derandomised: a failure shows again.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
@@ -69,6 +69,6 @@ def settings(tiny_flux_folder: Path, tmp_path: Path) -> TrainSettings:
 @pytest.fixture
 def run(settings: TrainSettings) -> Training:
     """A training that is about to begin."""
-    from leapalign.train import prepare
+    from leapalign.training import prepare
 
     return prepare(settings, "cpu")
