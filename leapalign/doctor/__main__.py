@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from leapalign import cache
 from leapalign.doctor import checks
 from leapalign.doctor.checks import Finding
 from leapalign.doctor.machine import GIGABYTE, Machine, named_machine, this_machine
@@ -77,6 +78,7 @@ def _findings(suite: Suite, runs: Sequence[RunSettings], machine: Machine) -> It
     results = Path(suite.folder)
     yield checks.writable("results", results)
     yield checks.disk(results, checks.written(runs))
+    yield checks.disk(cache.folder(), checks.encoded(runs), "cache")
     trained = [run.train for run in runs if run.train is not None]
     paths = {path for s in trained for path in (s.backbone.path, s.training.reward.path)}
     paths |= {path for run in runs for path in run.score.weights}

@@ -31,6 +31,7 @@ KEPT_STATES = 4
 """Float32 numbers that a checkpoint has of each weight: itself, two moments, the average."""
 
 FLOAT32 = 4
+WIDTH = {"float32": 4, "bfloat16": 2}
 
 PNG = 2.0
 """Bytes of a pixel in an image file, about."""
@@ -76,9 +77,9 @@ def refuse_trainings(runs: Sequence[RunSettings], results: Path) -> None:
                 refuse(run.train)
         except UserError as error:
             raise UserError(f"run `{run.run}` at scale {run.generate.scale}: {error}") from None
-    found = disk(results, written(runs))
-    if found.level == "refused":
-        raise UserError(found.text)
+    for found in (disk(results, written(runs)), disk(cache_folder(), encoded(runs), "cache")):
+        if found.level == "refused":
+            raise UserError(found.text)
 
 
 def _refuse_shares(settings: TrainSettings) -> None:
@@ -204,14 +205,21 @@ def cache() -> Finding:
     return Finding("ok", "cache", f"{cache_folder()} can be written")
 
 
-def disk(folder: Path, needed: float) -> Finding:
-    """Whether a folder's disk has room for what is to be written there."""
+def disk(folder: Path, needed: float, key: str = "results") -> Finding:
+    """Whether a folder's disk has room for what is to be written there.
+
+    Args:
+        folder: it need not exist.
+        needed: bytes.
+        key: of config.yaml, which names the folder.
+    """
     there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
     free = shutil.disk_usage(there).free
     text = f"{folder}: {needed / GIGABYTE:.3g} GB needed, {free / GIGABYTE:.3g} GB free"
     if needed <= free:
         return Finding("ok", "disk", text)
-    return Finding("refused", "disk", f"{text}; free some, or set `results:` to another disk")
+    elsewhere = f"set `{key}:` in config.yaml to another disk"
+    return Finding("refused", "disk", f"{text}; free some, or {elsewhere}")
 
 
 def written(trainings: Sequence[RunSettings]) -> float:
@@ -219,6 +227,23 @@ def written(trainings: Sequence[RunSettings]) -> float:
     sizes = [_parameters(run) for run in trainings if run.train is not None]
     checkpoint = CHECKPOINTS * KEPT_STATES * FLOAT32 * max(sizes, default=0)
     return checkpoint + FLOAT32 * sum(sizes) + sum(_images(run) for run in trainings)
+
+
+def encoded(runs: Sequence[RunSettings]) -> float:
+    """Bytes of the encodings that are kept of the prompts which trainings draw, each once."""
+    sizes: dict[tuple[str, str], float] = {}
+    for run in runs:
+        folder = Path(run.generate.backbone.path)
+        if run.train is None or not (folder / "model_index.json").is_file():
+            continue
+        if folders.pipeline_of(folder) not in folders.T5_TOKENS:
+            continue
+        budget, width = run.train.training, WIDTH[run.train.compute.precision]
+        count = min(_lines(budget.prompts), budget.iterations * budget.batch)
+        size = count * math.prod(folders.prompt(folder)) * width
+        key = str(folder), budget.prompts
+        sizes[key] = max(size, sizes.get(key, 0.0))
+    return sum(sizes.values())
 
 
 def _parameters(run: RunSettings) -> int:

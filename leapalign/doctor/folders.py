@@ -11,6 +11,8 @@ from typing import Any
 from leapalign.errors import UserError
 from leapalign.registry import load_registry
 
+FLUX, SD3 = "FluxPipeline", "StableDiffusion3Pipeline"
+T5_TOKENS = {FLUX: 512, SD3: 256}
 MODELS = Path(__file__).parent / "models"
 """The configuration files of official models by their names in the registry, without weights."""
 
@@ -72,6 +74,18 @@ def longest_text(folder: Path, tokenizer: str, limit: int) -> int:
     return min(limit, int(read(folder, tokenizer, path.name)["model_max_length"]))
 
 
+def prompt(folder: Path) -> tuple[int, int]:
+    """Tokens and width of an encoded prompt."""
+    pipeline = pipeline_of(folder)
+    width = int(read(folder, "transformer")["joint_attention_dim"])
+    if pipeline == FLUX:
+        return longest_text(folder, "tokenizer_2", T5_TOKENS[FLUX]), width
+    clip = longest_text(folder, "tokenizer", T5_TOKENS[SD3])
+    has_t5 = "tokenizer_3" in parts_of(folder)
+    limit = T5_TOKENS[SD3]
+    return clip + (longest_text(folder, "tokenizer_3", limit) if has_t5 else limit), width
+
+
 def latent_scale(folder: Path) -> int:
     """Pixels along the side of one latent."""
     return int(2 ** (len(read(folder, "vae")["block_out_channels"]) - 1))
@@ -81,7 +95,7 @@ def token_side(folder: Path) -> int:
     """Pixels along the side of one of the transformer's image tokens."""
     config = read(folder, "transformer")
     # FLUX's transformer reads latents that are packed two by two already.
-    flux = pipeline_of(folder) == "FluxPipeline"
+    flux = pipeline_of(folder) == FLUX
     return latent_scale(folder) * (2 if flux else int(config["patch_size"]))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from leapalign.doctor import folders
+from leapalign.doctor.checks import FLOAT32, WIDTH
 from leapalign.doctor.machine import GIGABYTE
 from leapalign.doctor.rehearsal import Work, rehearse
 from leapalign.doctor.shapes import model_of, passes_of, reward_of
@@ -19,9 +20,6 @@ from leapalign.doctor.sketch import Passes
 from leapalign.settings import TrainSettings
 from leapalign.sharding import ACTIVATIONS
 from leapalign.weights import SUFFIXES
-
-FLOAT32 = 4
-WIDTH = {"float32": 4, "bfloat16": 2}
 
 BLOCKS = 3
 """Blocks that are gathered at once: one computes, the next is on its way, and what is in none."""

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from leapalign.doctor import folders
+from leapalign.doctor.folders import FLUX, SD3
 from leapalign.doctor.kept import kept
 from leapalign.doctor.sketch import Counts, Passes, Sketch, measure
 from leapalign.errors import UserError
 from leapalign.settings import Adapter, TrainSettings
 
-FLUX, SD3 = "FluxPipeline", "StableDiffusion3Pipeline"
-T5_TOKENS = {FLUX: 512, SD3: 256}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -56,7 +55,7 @@ def model_of(settings: TrainSettings) -> Model:
     key = (parts, settings.resolution, compute.precision, compute.recompute, adapter)
 
     def find() -> Model:
-        tokens, width = _prompt(folder)
+        tokens, width = folders.prompt(folder)
         return Model(
             transformer=measure(_transformer(folder, settings)),
             decoder=measure(_decoder(folder, settings)),
@@ -86,23 +85,11 @@ def _configuration(folder: Path, part: str) -> Mapping[str, Any]:
     return folders.read(folder, part, file) if (folder / part / file).is_file() else {}
 
 
-def _prompt(folder: Path) -> tuple[int, int]:
-    """Tokens and width of an encoded prompt."""
-    pipeline = folders.pipeline_of(folder)
-    width = int(folders.read(folder, "transformer")["joint_attention_dim"])
-    if pipeline == FLUX:
-        return folders.longest_text(folder, "tokenizer_2", T5_TOKENS[FLUX]), width
-    clip = folders.longest_text(folder, "tokenizer", T5_TOKENS[SD3])
-    has_t5 = "tokenizer_3" in folders.parts_of(folder)
-    limit = T5_TOKENS[SD3]
-    return clip + (folders.longest_text(folder, "tokenizer_3", limit) if has_t5 else limit), width
-
-
 def _transformer(folder: Path, settings: TrainSettings) -> Sketch:
     from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
     config = {k: v for k, v in folders.read(folder, "transformer").items() if k[0] != "_"}
-    tokens, _ = _prompt(folder)
+    tokens, _ = folders.prompt(folder)
     flux = folders.pipeline_of(folder) == FLUX
     cls, layers, call = (
         (FluxTransformer2DModel, _flux_layers, _call_flux)

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from safetensors.torch import load_file
 
+from leapalign.backbones.flux import Flux
 from leapalign.config import resolve_run
 from leapalign.doctor import checks
 from leapalign.doctor.admission import refuse_gradless
@@ -114,6 +115,17 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> 
     found = checks.disk(tmp_path / "results", 1e18)
     assert found.level == "refused"
     assert "1e+09 GB needed" in found.text
+
+
+def test_the_kept_encodings_are_as_large_as_their_files(tmp_path: Path) -> None:
+    run = resolve_run("leapalign", load_experiments().runs["leapalign"], "pocket", 0)
+    assert run.train is not None
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a photo of a blue circle\na photo of a red ring\n", encoding="utf-8")
+    few = dataclasses.replace(run, train=with_training(run.train, prompts=str(prompts)))
+    path = run.train.backbone.path
+    encoded = Flux.load(path, 64).encode(prompts.read_text(encoding="utf-8").splitlines())
+    assert checks.encoded([few, few]) == encoded.tokens.nbytes
 
 
 def test_a_file_of_weights_says_how_many_numbers_it_holds() -> None:
