@@ -44,7 +44,7 @@ def test_a_scale_of_ones_own_brings_its_reward(pristine):
         ("methods={refl: a:B}", "paper/experiments.yaml has a run of that name; choose another"),
         ("methods={x: nonesuch.module:B}", "no module nonesuch; is its folder in PYTHONPATH?"),
         ("checkpoints={x: nowhere}", "`checkpoints.x`: no such file or folder: nowhere"),
-        ("scale=docs/examples/nowhere.yaml", "did you mean `colourful.yaml`?"),
+        ("scale=docs/examples/colorful.yaml", "did you mean `colourful.yaml`?"),
     ],
 )
 def test_a_mistake_ends_snakemake_with_one_line(pristine, config, message):
