@@ -27,6 +27,7 @@ from eval.manifest import MANIFEST, Sample, write_manifest
 from eval.progress import batches
 from leapalign import grid, steps, streams
 from leapalign.backbones.backbone import Backbone
+from leapalign.compute import lower
 from leapalign.data import read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
@@ -93,11 +94,13 @@ def make_images(
         )
         if transformer is not None:
             backbone.load_weights(transformer)
+        if precision != torch.float32:
+            lower(backbone.transformer, precision)
         prompts = [sample.prompt for sample in missing]
         backbone.prefetch(prompts, settings.evaluation.guidance)
         for batch in batches(missing, settings.evaluation.batch, "generate"):
             for sample, image in zip(
-                batch, sample_images(backbone, batch, settings.evaluation, precision), strict=True
+                batch, sample_images(backbone, batch, settings.evaluation), strict=True
             ):
                 with replacing(out / sample.image) as temporary:
                     to_pil(image).save(temporary)
@@ -106,27 +109,15 @@ def make_images(
 
 @torch.inference_mode()
 def sample_images(
-    backbone: Backbone,
-    samples: Sequence[Sample],
-    evaluation: Evaluation,
-    precision: torch.dtype = torch.float32,
+    backbone: Backbone, samples: Sequence[Sample], evaluation: Evaluation
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Sample images in [0, 1] by Euler steps; each has a noise of its own, whatever the batch.
-
-    Args:
-        backbone: the model, its transformer in `precision`.
-        samples: what to make.
-        evaluation: steps, guidance and seed.
-        precision: of the transformer's passes; the path's states are float32.
-    """
+    """Sample images in [0, 1] by Euler steps; each has a noise of its own, whatever the batch."""
     noise = [
         streams.stream(evaluation.seed, sample.prompt_index, sample.image_index, "evaluation noise")
         for sample in samples
     ]
     velocity = backbone.field([sample.prompt for sample in samples], evaluation.guidance)
-    start, lower = backbone.latents(noise), precision != torch.float32
-    with torch.autocast(start.device.type, precision, enabled=lower):
-        path = rollout(velocity, start, backbone.grid(evaluation.steps))
+    path = rollout(velocity, backbone.latents(noise), backbone.grid(evaluation.steps))
     return backbone.decode(path.states[-1]).float()
 
 

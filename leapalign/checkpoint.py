@@ -116,7 +116,8 @@ class Checkpoints:
             return
         partial = self.folder / f"iteration-{iteration:06d}.partial"
         if self.processes.main:
-            shutil.rmtree(partial, ignore_errors=True)
+            for cut in self.folder.glob("*.partial"):  # by a kill, whatever its iteration
+                shutil.rmtree(cut, ignore_errors=True)
             partial.mkdir(parents=True)
         self.processes.wait()
         # The state is copied to the CPU's memory before this returns.

@@ -7,11 +7,14 @@ import shutil
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from leapalign.backbones.backbone import Backbone
 from leapalign.errors import UserError
 from leapalign.settings import Adapter, Compute
+
+LOWERED = ("hidden_states", "encoder_hidden_states", "pooled_projections", "guidance")
+"""What diffusers' transformers take in their own precision."""
 
 
 def load_types(compute: Compute, adapter: Adapter | None) -> dict[str, torch.dtype]:
@@ -28,7 +31,7 @@ def fit(backbone: Backbone, compute: Compute) -> None:
     """Let a model compute its blocks again in backward passes, and compile the transformer's.
 
     To be called on the plain module: after an adapter's layers are in, for they are parts of the
-    blocks, and before `AveragedModel` and `fully_shard`, whose hooks then stand outside of what is
+    blocks, and before the average and `fully_shard`, whose hooks then stand outside of what is
     computed again, and that outside of what is compiled (torchtitan's order). Names and values of
     the weights stay, and passes without gradient are as they were but for being compiled.
 
@@ -45,7 +48,32 @@ def fit(backbone: Backbone, compute: Compute) -> None:
     if compute.compile:
         _require_compiler()
         for block in blocks(backbone.transformer):
-            block.compile()
+            # Not `block.compile()`, which takes hooks into the graph, those of FSDP among them.
+            setattr(block, "forward", torch.compile(block.forward))  # noqa: B010 - a method
+
+
+def lower(transformer: nn.Module, precision: torch.dtype) -> None:
+    """Let a transformer of lower precision take float32 tensors and give float32 velocities.
+
+    Its time stays as it is: FLUX rounds it itself, Stable Diffusion 3 embeds it in float32. So
+    training and evaluation compute alike, as the stock pipelines do in this precision.
+
+    Args:
+        transformer: diffusers'; hooks are added in place.
+        precision: of its weights, or of what FSDP gathers of them.
+    """
+
+    def enter(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = {name: kwargs[name] for name in LOWERED if torch.is_tensor(kwargs.get(name))}
+        return args, {**kwargs, **{name: value.to(precision) for name, value in given.items()}}
+
+    def leave(_: nn.Module, __: tuple[Any, ...], output: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(value.float() for value in output)
+
+    transformer.register_forward_pre_hook(enter, with_kwargs=True)
+    transformer.register_forward_hook(leave)
 
 
 def blocks(transformer: nn.Module) -> list[nn.Module]:
@@ -59,7 +87,8 @@ def blocks(transformer: nn.Module) -> list[nn.Module]:
     if not found:
         raise UserError(
             f"compute: {type(transformer).__name__} does not say what its blocks are, as those of "
-            "diffusers do in `_no_split_modules`; set compute.compile to false and devices to 1"
+            "diffusers do in `_no_split_modules`; set compute.compile to false, devices to 1 and "
+            "precision to float32"
         )
     return found
 

@@ -132,7 +132,7 @@ def resolve_run(name: str, run: RunConfig, scale_name: str, seed: int) -> RunSet
     try:
         built = method.build()
         built.check(training.steps, training.batch)
-        built.check_rewards(training.rewards_beside)
+        built.check_rewards(training.reward.name, training.rewards_beside)
     except UserError as error:
         raise UserError(f"run `{name}` at scale {scale_name}: {run.method}: {error}") from None
     train = TrainSettings(

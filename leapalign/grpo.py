@@ -102,6 +102,7 @@ class PolicyGradient(Method):
     shift: float | None = 3.0
     quantise_times: bool = True
 
+    repeats_rollout: ClassVar[bool] = True
     rewards_prediction: ClassVar[bool] = False
     shared_noise: ClassVar[bool] = True
 

@@ -14,6 +14,7 @@ checkpoint.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import shutil
@@ -62,7 +63,8 @@ class Notice:
         if not children:  # nothing runs that could be lost
             raise SystemExit(REQUEUE)
         for child in children:
-            child.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                child.send_signal(number)
 
 
 @main_guard
@@ -162,7 +164,7 @@ def start_workers(
             rdzv_backend="c10d",
             rdzv_endpoint=meeting,
             max_restarts=0,  # `see_through` decides
-            signals_to_handle="SIGINT",  # `Notice` has the others
+            signals_to_handle="SIGINT,SIGHUP,SIGQUIT",  # `Notice` has the others
             logs_specs=DefaultLogsSpecs(log_dir=folder),
         )
         try:

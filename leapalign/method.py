@@ -21,6 +21,7 @@ from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.plan import REPLAY_COST
 from leapalign.rollout import Velocity
+from leapalign.settings import plain_name
 from leapalign.steps import Latents
 
 
@@ -163,17 +164,27 @@ class Method(ABC):
 
     Attributes:
         several_rewards: whether it is defined for several rewards at once.
+        repeats_rollout: whether a replay's velocities must be its rollout's to the last bit.
     """
 
     several_rewards: ClassVar[bool] = False
+    repeats_rollout: ClassVar[bool] = False
 
-    def check_rewards(self, beside: Iterable[str]) -> None:
-        """Refuse further rewards, by name, where the method is not defined for them.
+    def check_rewards(self, reward: str, beside: Iterable[str]) -> None:
+        """Refuse further rewards where the method is not defined for them, or one named twice.
+
+        Args:
+            reward: the name of the first.
+            beside: those of the others.
 
         Raises:
-            UserError: it is defined for one reward alone.
+            UserError: naming it.
         """
-        names = ", ".join(beside)
+        plain = [plain_name(name) for name in (reward, *beside)]
+        twice = next((name for name in plain if plain.count(name) > 1), None)
+        if twice is not None:
+            raise UserError(f"rewards_beside: {twice} is a reward twice; leave one out")
+        names = ", ".join(plain[1:])
         if names and not self.several_rewards:
             raise UserError(
                 f"rewards_beside: {type(self).__name__} is defined for one reward; leave out "

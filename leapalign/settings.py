@@ -104,7 +104,8 @@ class Compute:
         precision: of forward and backward passes; the trained weights are float32.
         recompute: whether the blocks of transformer and decoder are computed again in the backward
             pass instead of keeping their activations.
-        compile: whether each kind of transformer block is compiled.
+        compile: whether each kind of transformer block is compiled; not under a policy gradient,
+            whose ratio begins at 1: with and without gradient they are compiled to other roundings.
         image_batch: images decoded, scored and differentiated at once; by default all of a
             micro-batch.
     """

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from leapalign.compute import blocks
+from leapalign.compute import blocks, lower
 from leapalign.parallel import Processes, backend
 from leapalign.settings import Compute
 
@@ -67,18 +67,18 @@ def shard(
         dist.init_process_group(
             backend(device.type), store=dist.HashStore(), rank=0, world_size=processes.count
         )
-    inner = outer = MixedPrecisionPolicy()
+    policy = MixedPrecisionPolicy()
     if compute.precision == "bfloat16":
         for weight in transformer.parameters():
             if not weight.requires_grad:
                 weight.data = weight.data.bfloat16()
-        # A block takes what it is given: rotary angles, for one, are float32 by intention.
-        inner = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
-        outer = MixedPrecisionPolicy(torch.bfloat16, torch.float32, torch.float32)
+        lower(transformer, torch.bfloat16)
+        # Modules take what they are given: times and rotary angles are float32 by intention.
+        policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     mesh = init_device_mesh(device.type, (processes.count,))
     for block in blocks(transformer):
-        fully_shard(block, mesh=mesh, mp_policy=inner)
-    sharded = fully_shard(transformer, mesh=mesh, mp_policy=outer)
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    sharded = fully_shard(transformer, mesh=mesh, mp_policy=policy)
     gathers, defers = _afforded(transformer, processes, compute, device)
     sharded.set_reshard_after_forward(not gathers)
     sharded.set_reshard_after_backward(not gathers)
@@ -96,6 +96,7 @@ def _afforded(
     sizes = [(weight.numel(), weight.requires_grad) for weight in transformer.parameters()]
     trained = 4 * sum(size for size, trains in sizes if trains)
     weights = sum(size for size, _ in sizes) * (2 if compute.precision == "bfloat16" else 4)
+    torch.cuda.empty_cache()  # what the whole weights took before they were sharded
     free, total = torch.cuda.mem_get_info(device)
     # Still to come: gradient, both moments and the average of this process' shard.
     room = free - ACTIVATIONS * total - 4 * trained / processes.count

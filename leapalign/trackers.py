@@ -24,15 +24,16 @@ Plot = Callable[[Mapping[str, float], int], None]
 
 @contextlib.contextmanager
 def drawing(
-    folder: Path | None, settings: TrainSettings, done: int
+    settings: TrainSettings, done: int, folder: Path | None = None, *, quiet: bool = False
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Draw a training's curves while it goes on; one process of several does.
+    """Draw a training's curves while it goes on.
 
     Args:
-        folder: gets TensorBoard's event files; none are written without it.
         settings: the training's; their recipe names its run at Weights & Biases.
         done: iterations done before. A resumed training goes on with its curves, without what a
             killed one drew after its last checkpoint.
+        folder: gets TensorBoard's event files; none are written without it.
+        quiet: draw nothing, as all processes of a training but one.
 
     Yields:
         What draws a line of the training log; a key that is null has no point.
@@ -42,11 +43,10 @@ def drawing(
     """
     plots: list[Plot] = []
     with contextlib.ExitStack() as stack:
-        if int(os.environ.get("RANK", "0")) == 0:
-            if folder:
-                plots.append(stack.enter_context(_tensorboard(folder, done)))
-            if os.environ.get(PROJECT):
-                plots.append(stack.enter_context(_weights_and_biases(folder, settings)))
+        if folder and not quiet:
+            plots.append(stack.enter_context(_tensorboard(folder, done)))
+        if os.environ.get(PROJECT) and not quiet:
+            plots.append(stack.enter_context(_weights_and_biases(folder, settings)))
 
         def draw(line: Mapping[str, Any]) -> None:
             points = {key: value for key, value in line.items() if value is not None}

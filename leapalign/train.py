@@ -82,10 +82,10 @@ def train(
     if processes.main:
         keep_lines(log, run.tally.iteration)
     with (
+        stop_requests() as request,  # outermost: a second signal must not cut a checkpoint
         contextlib.closing(saved),
-        stop_requests() as request,
         progress_view(settings, run.tally.iteration, quiet=not processes.main) as show,
-        drawing(watch.curves, settings, run.tally.iteration) as draw,
+        drawing(settings, run.tally.iteration, watch.curves, quiet=not processes.main) as draw,
     ):
         while run.tally.iteration < budget.iterations:
             stop_if_asked(request, run, saved)
@@ -106,7 +106,22 @@ def train(
     write_weights(run, settings, out / WEIGHTS)
     if processes.main:
         write_results(checkpoints, out)
+    processes.wait()  # a process that ends early is one that was lost, to those who started it
     return run.tally
+
+
+def check_started(settings: TrainSettings) -> None:
+    """Refuse to train in another number of processes than the settings say.
+
+    Raises:
+        UserError: naming the launcher, which starts as many.
+    """
+    count, wanted = present().count, settings.compute.devices
+    if count != wanted:
+        raise UserError(
+            f"compute.devices: {wanted}, but {count} started; start it by `python -m "
+            "leapalign.launch`, or set compute.devices"
+        )
 
 
 def stop_if_asked(request: Request, run: Training, saved: Checkpoints) -> None:
@@ -120,6 +135,8 @@ def stop_if_asked(request: Request, run: Training, saved: Checkpoints) -> None:
     if not asked:
         return
     saved.save(done)
+    saved.settle()
+    processes.wait()
     if processes.main:
         total = run.problem.budget.iterations
         sys.stderr.write(
@@ -188,6 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out, checkpoints = arguments.out, arguments.checkpoints
     watch = Watch(arguments.snapshot_every, arguments.curves)
     with joined() as device:
+        check_started(settings)
         if not present().main:
             train(settings, out, checkpoints, device, watch)
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,8 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     processes = present()
     method: Method = settings.method.build()
     method.check(settings.training.steps, settings.training.batch)
-    method.check_rewards(settings.training.rewards_beside)
+    named = settings.training
+    method.check_rewards(named.reward.name, named.rewards_beside)
     processes.share(method.images_per_update(settings.training.batch))
     settings = admitted(settings, device)
     budget = settings.training
@@ -129,7 +130,8 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     backbone = loader.load(settings.backbone.path, settings.resolution, where, **types)
     encode_prompts(backbone, drawn_prompts(method, sampler, budget), budget.guidance, processes)
     transformer = adapted(backbone.transformer, budget.adapter, settings.seed).train()
-    fit(backbone, settings.compute)
+    compiles = settings.compute.compile and not method.repeats_rollout
+    fit(backbone, replace(settings.compute, compile=compiles))
     sharding = shard(transformer, processes, settings.compute, where)
     average = Average(transformer, budget.ema)
     optimizer = adamw(transformer, budget.optimizer)

@@ -47,12 +47,12 @@ def setting(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {setting(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key} {setting(entry)}" for key, entry in value.items()) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return _decimal(value)
-    if isinstance(value, (list, tuple, Mapping)):  # of a mapping, what it names
+    if isinstance(value, (list, tuple)):
         return ", ".join(setting(entry) for entry in value) or "none"
     return str(value)
 

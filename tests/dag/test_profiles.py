@@ -56,7 +56,7 @@ def test_a_dry_run_says_what_a_training_asks_for(pristine, tmp_path, devices, as
     told = dict(pair.split("=", 1) for pair in line.split(", "))
     assert asked.items() <= told.items()
     assert int(told["runtime"]) >= 30
-    assert told["slurm_extra"] == "--signal=TERM@300"
+    assert told["slurm_extra"] == "--signal=TERM@900"
 
 
 def test_slurm_gets_one_task_a_node_and_each_nodes_gpus(workspace, tmp_path):
@@ -83,7 +83,7 @@ def test_slurm_gets_one_task_a_node_and_each_nodes_gpus(workspace, tmp_path):
     submitted = (tmp_path / "submitted").read_text().partition(" --wrap")[0]
     for option in ("-p gpu", "-A project", "--nodes=2", "--ntasks=2", "--gres=gpu:8"):
         assert f" {option} " in f"{submitted} "
-    assert "--signal=TERM@300" in submitted
+    assert "--signal=TERM@900" in submitted
     assert "--gpus" not in submitted
 
 

@@ -139,7 +139,6 @@ def test_compiled_blocks_have_the_eager_gradient(
     compiled.pipeline = copy.copy(flux.pipeline)
     compiled.transformer = copy.deepcopy(eager)
     fit(compiled, Compute(compile=True))
-    copy.deepcopy(compiled.transformer)  # as the average of the weights is made
     assert compiled.transformer.state_dict().keys() == eager.state_dict().keys()
     x, time = flux.latents([stream(0, 0)]), torch.tensor([0.5])
 

@@ -29,7 +29,7 @@ def _unconfigured(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def draw(folder: Path, settings: TrainSettings, iterations: range, offset: float = 0.0) -> None:
-    with drawing(folder, settings, iterations.start) as plot:
+    with drawing(settings, iterations.start, folder) as plot:
         for iteration in iterations:
             plot(LINE | {"iteration": iteration, "reward": offset + iteration})
 
