@@ -13,7 +13,6 @@ from typing import Any
 import diffusers
 import torch
 from accelerate import init_empty_weights
-from accelerate.utils import extract_model_from_parallel
 from diffusers import DiffusionPipeline
 from peft import get_peft_model_state_dict
 from torch import Tensor
@@ -34,7 +33,7 @@ def export(
     """Write trained weights to a folder, whole or not at all.
 
     Args:
-        pipeline: the base model's, its transformer trained; wrapped or not.
+        pipeline: the base model's, its transformer trained, sharded or not.
         weights: by their names in the transformer that was trained; of an adapter's transformer,
             the adapter's suffice.
         folder: replaced if it is there.
@@ -43,7 +42,7 @@ def export(
     Raises:
         OSError: the folder cannot be written; the error names it.
     """
-    transformer: Any = extract_model_from_parallel(pipeline.transformer)
+    transformer: Any = pipeline.transformer
     with replacing(folder) as draft:
         draft.mkdir()
         if getattr(transformer, "peft_config", None):

@@ -19,7 +19,7 @@ from leapalign.checkpoint import Tally
 from leapalign.errors import UserError
 from leapalign.files import write_text
 from leapalign.method import Progress
-from leapalign.record import peak_device_memory_mb, peak_memory_mb
+from leapalign.record import peak_memory_mb
 from leapalign.settings import TrainSettings
 
 LOG = "log.jsonl"
@@ -51,7 +51,6 @@ def log_line(
         "images": tally.images,
         "seconds": round(tally.seconds, 3),
         "peak_memory_mb": peak_memory_mb(),
-        "peak_device_memory_mb": peak_device_memory_mb(),
     }
 
 

@@ -102,18 +102,15 @@ def package_versions() -> dict[str, str]:
 
 
 def peak_memory_mb() -> float:
-    """The process' largest resident memory so far, in MB (10^6 bytes)."""
+    """The most memory taken so far, in MB (10^6 bytes): by tensors on the GPU, if one is in use.
+
+    Without one, the process' largest resident memory.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
     unit = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
-
-
-def peak_device_memory_mb() -> float | None:
-    """The most that tensors have taken on this process' GPU so far, in MB; None without one."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    return round(torch.cuda.max_memory_allocated() / 1e6, 1)
 
 
 def _device_name(device: str) -> str:

@@ -27,6 +27,7 @@ COLUMNS = (
     Column("seconds", "Seconds"),
     Column("seconds_per_iteration", "Seconds / iteration", digits=2),
     Column("peak_memory_mb", "Peak memory (MB)"),
+    Column("predicted_memory_mb", "Peak memory, predicted (MB)"),
     Column("skipped_groups", "Skipped groups"),
 )
 GRADIENT = Column("grad_norm", "Gradient norm", digits=3, best=None)
@@ -61,6 +62,7 @@ class Forecast:
 
     predicted_nfe: float | None = None
     predicted_hours: float | None = None
+    predicted_memory_mb: float | None = None
 
 
 def forecast(records: Iterable[Provenance]) -> Forecast:
@@ -70,7 +72,8 @@ def forecast(records: Iterable[Provenance]) -> Forecast:
     if not told:
         return Forecast()
     hours = [each["seconds"] * each["devices"] / HOUR for each in told]
-    return Forecast(fmean(each["nfe"] for each in told), fmean(hours))
+    passes, memory = (fmean(each[key] for each in told) for key in ("nfe", "peak_memory_mb"))
+    return Forecast(passes, fmean(hours), memory)
 
 
 def cost(log: pd.DataFrame) -> Cost:
@@ -117,7 +120,8 @@ def cost_table(name: str, exhibit: Exhibit, estimates: Estimates) -> Table:
         rows.append(Row(run, run_label(run), cells, gap, footnotes.marks.get(run, ())))
     about = (
         "Means over training seeds. NFE counts transformer passes: a forward pass is 1, one with "
-        "gradient and its backward pass 3. Seconds are wall time on the recorded device. What is "
+        "gradient and its backward pass 3. Seconds are wall time on the recorded device; memory is "
+        "the process' own or, on a GPU, that of its tensors, which is what is predicted. What is "
         "predicted was recorded as the training began; before that was done, it is a gap."
     )
     return Table(

@@ -22,7 +22,7 @@ class Backbone(Protocol):
     Attributes:
         pipeline: the stock diffusers pipeline.
         resolution: side of the square image in pixels.
-        transformer: the trained network; assign to it to wrap it.
+        transformer: the trained network.
     """
 
     pipeline: DiffusionPipeline
@@ -55,9 +55,6 @@ class Backbone(Protocol):
     def transformer(self) -> nn.Module:
         """The trained network."""
         ...
-
-    @transformer.setter
-    def transformer(self, module: nn.Module) -> None: ...
 
     def load_weights(self, path: str | Path) -> None:
         """Replace the transformer's weights by fine-tuned ones, or add a trained adapter.

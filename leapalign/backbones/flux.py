@@ -136,5 +136,4 @@ class Flux(PipelineBackbone):
 
     @property
     def _embeds_guidance(self) -> bool:
-        transformer: Any = getattr(self.transformer, "module", self.transformer)
-        return bool(transformer.config.guidance_embeds)
+        return bool(self.pipeline.transformer.config.guidance_embeds)

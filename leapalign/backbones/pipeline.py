@@ -198,13 +198,9 @@ class PipelineBackbone(ABC):
 
     @property
     def transformer(self) -> nn.Module:
-        """The trained network; assign to it to wrap it."""
+        """The trained network."""
         network: nn.Module = self.pipeline.transformer
         return network
-
-    @transformer.setter
-    def transformer(self, module: nn.Module) -> None:
-        self.pipeline.transformer = module
 
     def load_weights(self, path: str | Path) -> None:
         """Replace the transformer's weights by fine-tuned ones, or add a trained adapter.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.saved import metered
 from leapalign.backbones.flux import Flux
-from leapalign.compute import blocks, fit, load_types
+from leapalign.compute import blocks, fit, load_types, lower
 from leapalign.data import Prompt, Sampler
 from leapalign.errors import UserError
 from leapalign.parallel import ALONE
@@ -85,6 +85,19 @@ def test_a_sample_has_the_gradient_of_its_own_value() -> None:
     torch.testing.assert_close(*(torch.autograd.grad(one, x)[0] for one in (parted, whole)))
 
 
+def test_a_lowered_transformer_takes_and_gives_float32_and_its_time_is_not_rounded() -> None:
+    class Seen(torch.nn.Module):
+        def forward(self, hidden_states: Tensor, timestep: Tensor) -> tuple[Tensor]:
+            assert hidden_states.dtype == torch.bfloat16
+            torch.testing.assert_close(timestep, torch.tensor([723.4]), rtol=0.0, atol=0.0)
+            return (hidden_states * timestep.to(hidden_states.dtype),)
+
+    transformer = Seen()
+    lower(transformer, torch.bfloat16)
+    (given,) = transformer(hidden_states=torch.ones(2), timestep=torch.tensor([723.4]))
+    assert given.dtype == torch.float32
+
+
 def test_recomputed_blocks_have_the_same_gradient_and_keep_less(
     fitted: Callable[[Compute], Flux], flux: Flux
 ) -> None:
@@ -137,7 +150,7 @@ def test_compiled_blocks_have_the_eager_gradient(
     eager = type(flux.transformer).from_config(config)
     compiled = copy.copy(flux)
     compiled.pipeline = copy.copy(flux.pipeline)
-    compiled.transformer = copy.deepcopy(eager)
+    compiled.pipeline.transformer = copy.deepcopy(eager)
     fit(compiled, Compute(compile=True))
     assert compiled.transformer.state_dict().keys() == eager.state_dict().keys()
     x, time = flux.latents([stream(0, 0)]), torch.tensor([0.5])
@@ -146,7 +159,7 @@ def test_compiled_blocks_have_the_eager_gradient(
         compiled.field(PROMPTS[:1], 3.5)(x, time).square().mean().backward()
 
     ours = gradient(compiled.transformer, replay)
-    compiled.transformer = eager
+    compiled.pipeline.transformer = eager
     assert relative_error(ours, gradient(eager, replay)) < tolerances.COMPILED
 
 
@@ -155,7 +168,7 @@ def test_what_a_model_cannot_do_is_refused_by_the_settings_name(
 ) -> None:
     plain = copy.copy(flux)
     plain.pipeline = copy.copy(flux.pipeline)
-    plain.transformer = torch.nn.Linear(2, 2)
+    plain.pipeline.transformer = torch.nn.Linear(2, 2)
     with pytest.raises(UserError, match=r"compute\.recompute: Linear has no"):
         fit(plain, Compute(recompute=True))
     with pytest.raises(UserError, match=r"Linear does not say what its blocks are"):

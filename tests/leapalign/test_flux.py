@@ -79,7 +79,7 @@ def test_guidance_is_refused_where_none_is_embedded(flux: Flux, tiny_flux_folder
     """FLUX.1-schnell embeds none."""
     config = tiny_flux_folder / "transformer/config.json"
     without = Flux.load(tiny_flux_folder, 64)
-    without.transformer = FluxTransformer2DModel.from_config(
+    without.pipeline.transformer = FluxTransformer2DModel.from_config(
         {**json.loads(config.read_text()), "guidance_embeds": False}
     )
     with pytest.raises(UserError, match=r"guidance: 3\.5, .*guidance_embeds is false"):

@@ -37,7 +37,6 @@ KEYS = {
     "images",
     "seconds",
     "peak_memory_mb",
-    "peak_device_memory_mb",
 }
 
 

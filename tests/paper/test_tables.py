@@ -161,12 +161,14 @@ def test_forecasts_stand_beside_what_was_measured_and_are_gaps_in_older_ledgers(
     for seed, seconds in ((0, 10.0), (1, 14.0)):
         file = root / f"refl/seed{seed}/provenance.json"
         record = json.loads(file.read_text())
-        record["train"]["predicted"] = {"nfe": 6000, "seconds": seconds, "devices": 2}
+        predicted = {"nfe": 6000, "seconds": seconds, "devices": 2, "peak_memory_mb": 700.0}
+        record["train"]["predicted"] = predicted
         record["train"]["settings"]["compute"]["devices"] = 2
         file.write_text(json.dumps(record))
     table = build("cost", Estimates(Ledger.open(root)))
     assert cell(table, "refl", "predicted_nfe").ours.mean == 6000
     assert cell(table, "refl", "predicted_hours").ours.mean == pytest.approx(12.0 * 2 / 3600)
+    assert cell(table, "refl", "predicted_memory_mb").ours.mean == 700.0
     assert cell(table, "refl", "device_hours").ours.mean == pytest.approx(9.0 * 2 / 3600)
     assert cell(table, "leapalign", "predicted_hours").ours is None
 
