@@ -54,19 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bases = {row.cost.basis for row in rows if row.cost is not None}
     if bases:
         console.print(f"Hours: {'; '.join(sorted(bases))}.", markup=False)
-    for text, names in _refusals(rows).items():
+    for text, names in _reasons(rows).items():
         console.print(f"{', '.join(names)}: {text}", markup=False, soft_wrap=True)
     if refused or any(row.refusal for row in rows):
         raise SystemExit(1)
 
 
-def _refusals(rows: Sequence[Planned]) -> dict[str, list[str]]:
-    """Why which runs cannot be made."""
-    refusals: dict[str, list[str]] = {}
+def _reasons(rows: Sequence[Planned]) -> dict[str, list[str]]:
+    """Why which runs cannot be made, or not be foretold."""
+    reasons: dict[str, list[str]] = {}
     for row in rows:
-        if row.refusal is not None:
-            refusals.setdefault(row.refusal, []).append(row.run)
-    return refusals
+        if why := row.refusal or row.unforetold:
+            reasons.setdefault(why, []).append(row.run)
+    return reasons
 
 
 def _findings(suite: Suite, runs: Sequence[RunSettings], machine: Machine) -> Iterator[Finding]:

@@ -57,8 +57,9 @@ def refuse(settings: TrainSettings) -> None:
     if folder is None or not (folder / "model_index.json").is_file():
         return  # of the hub, or no pipeline's: its own loader will say what it wants
     refuse_partial(folder)
-    _refuse_resolution(settings, folder)
-    _refuse_guidance(settings, folder)
+    if folders.pipeline_of(folder) in (folders.FLUX, folders.SD3):
+        _refuse_resolution(settings, folder)
+        _refuse_guidance(settings, folder)
 
 
 def refuse_trainings(runs: Sequence[RunSettings], results: Path) -> None:

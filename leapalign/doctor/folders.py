@@ -17,6 +17,10 @@ MODELS = Path(__file__).parent / "models"
 """The configuration files of official models by their names in the registry, without weights."""
 
 
+class Unforetold(UserError):
+    """A model whose needs cannot be told beforehand; a training of it can be made all the same."""
+
+
 @cache
 def found(path: str) -> Path | None:
     """The folder that has a model's configuration: its own, or where it is absent the shipped one.
@@ -34,10 +38,10 @@ def found(path: str) -> Path | None:
 
 
 def configured(path: str) -> Path:
-    """The same; a `UserError` says that there is none."""
+    """The same; `Unforetold` says that there is none."""
     folder = found(path)
     if folder is None:
-        raise UserError(f"{path}: not a folder here, so what it needs cannot be told beforehand")
+        raise Unforetold(f"{path}: not a folder here, so what it needs cannot be told beforehand")
     return folder
 
 
