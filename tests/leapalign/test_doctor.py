@@ -138,6 +138,8 @@ def test_a_machines_rates_are_measured_once(
     assert rates.basis.startswith("measured on this")
     monkeypatch.setattr(cost, "_measure", None)
     assert measured(pocket, "cpu") == rates
+    with pytest.raises(TypeError):  # of other chunks it would be measured anew
+        measured(computed(pocket, image_batch=1), "cpu")
 
 
 def test_forecasting_leaves_the_global_random_numbers_alone(pocket: TrainSettings) -> None:
