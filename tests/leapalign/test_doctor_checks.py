@@ -8,21 +8,26 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
 from leapalign.backbones.flux import Flux
 from leapalign.config import resolve_run
+from leapalign.doctor import __main__ as doctor
 from leapalign.doctor import checks
 from leapalign.doctor.admission import refuse_gradless
-from leapalign.doctor.machine import named_machine, this_machine
+from leapalign.doctor.machine import Device, named_machine, this_machine
 from leapalign.doctor.plan import plan, table
 from leapalign.errors import UserError
 from leapalign.experiments import load_experiments
 from leapalign.settings import Backbone, Compute, Method, Reward, TrainSettings
 from leapalign.training import prepare
+from leapalign.user import HANDED_DOWN
+from leapalign.workflow import Suite, load_suite
 from tests.disks import read_only
 
 
@@ -174,3 +179,35 @@ def test_a_plan_has_a_row_a_training_and_says_why_one_cannot_be_made() -> None:
     text = console.export_text()
     assert "Trainings on 2 x H100, 80 GB" in text
     assert re.search(r"drtune .* refused", text)
+
+
+def test_the_doctor_asks_what_config_yaml_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict] = []
+    config = {"scale": "flux", "results": "elsewhere"}
+
+    def load(config: dict) -> Suite:
+        asked.append(config)
+        return load_suite(config | {"scale": "smoke"})
+
+    monkeypatch.setenv(HANDED_DOWN, "{}")
+    monkeypatch.setattr(doctor, "read_yaml", lambda _: config)
+    monkeypatch.setattr(doctor, "load_suite", load)
+    for arguments in ([], ["--scale", "sd35"]):
+        with pytest.raises(SystemExit):
+            doctor.main([*arguments, "--machine", "1x80", "--runs", "leapaling"])
+        error = capsys.readouterr().err
+        assert "--runs: no `leapaling` at scale smoke; did you mean `leapalign`?" in error
+    assert asked == [config, config | {"scale": "sd35"}]
+
+
+def test_devices_that_nvidia_smi_does_not_list_are_torchs_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEAPALIGN_DEVICES", "MIG-0123")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100 MIG 3g.40gb")
+    slice_of = SimpleNamespace(total_memory=40 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: slice_of)
+    assert this_machine().devices == (Device("H100 MIG 3g.40gb", 38 * 10**9),)
