@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from leapalign import cache
 from leapalign.doctor import checks
 from leapalign.doctor.checks import Finding
 from leapalign.doctor.machine import GIGABYTE, Machine, named_machine, this_machine
@@ -83,8 +82,7 @@ def _findings(suite: Suite, runs: Sequence[RunSettings], machine: Machine) -> It
     yield checks.cache()
     results = Path(suite.folder)
     yield checks.writable("results", results)
-    yield checks.disk(results, checks.written(runs))
-    yield checks.disk(cache.folder(), checks.encoded(runs), "cache")
+    yield from checks.disks(runs, results, suite.watched)
     trained = [run.train for run in runs if run.train is not None]
     paths = {path for settings in trained for path in settings.weights}
     paths |= {path for run in runs for path in run.score.weights}

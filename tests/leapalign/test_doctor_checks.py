@@ -131,6 +131,41 @@ def test_the_kept_encodings_are_as_large_as_their_files(tmp_path: Path) -> None:
     path = run.train.backbone.path
     encoded = Flux.load(path, 64).encode(prompts.read_text(encoding="utf-8").splitlines())
     assert checks.encoded([few, few]) == encoded.tokens.nbytes
+    grouped = Method("baselines.dance_grpo:DanceGRPO", {"group": 4})
+    short = dataclasses.replace(
+        with_training(run.train, prompts=str(prompts), iterations=1, batch=4), method=grouped
+    )
+    one = dataclasses.replace(run, train=short)
+    assert checks.encoded([one]) == encoded.tokens.nbytes / 2
+
+
+def test_a_training_needs_room_for_what_it_has_yet_to_write_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resolve_run("leapalign", load_experiments().runs["leapalign"], "smoke", 0)
+    assert run.train is not None
+    size = checks.stored(
+        Path(run.train.backbone.path) / "transformer/diffusion_pytorch_model.safetensors"
+    )
+    run = dataclasses.replace(run, train=with_training(run.train, iterations=10))
+    every = {"leapalign": 4}  # after the fourth and the eighth iteration
+    images = checks.written([run], tmp_path, {}) - (3 * 4 + 1) * 4 * size
+    assert images > 0
+    # Snapshots are copied from among the checkpoints to the results.
+    watched = (3 * 4 + 1 + 2 * 2) * 4 * size + images
+    assert checks.written([run], tmp_path, every) == watched
+    narrow = dataclasses.replace(run.train, compute=Compute(precision="bfloat16"))
+    half = dataclasses.replace(run, train=narrow)
+    assert checks.written([half], tmp_path, every) == watched - 5 * 2 * size
+    for kind, there in (("checkpoints/leapalign/seed0/a", 70), ("train/leapalign/seed0", 7)):
+        (tmp_path / kind).mkdir(parents=True)
+        (tmp_path / kind / "state").write_bytes(bytes(there))
+    assert checks.written([run], tmp_path, every) == watched - 77
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (found,) = checks.disks([run], tmp_path, every)
+    assert found.level == "ok"
+    together = watched - 77 + checks.encoded([run])
+    assert f": {together / 10**9:.3g} GB needed" in found.text
 
 
 def test_a_file_of_weights_says_how_many_numbers_it_holds() -> None:
