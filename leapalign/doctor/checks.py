@@ -20,7 +20,7 @@ from leapalign.doctor.machine import GIGABYTE
 from leapalign.errors import UserError, remedy
 from leapalign.files import require_writable
 from leapalign.record import package_versions
-from leapalign.registry import Entry, how_to_get, load_registry
+from leapalign.registry import how_to_get, registered
 from leapalign.settings import RunSettings, TrainSettings
 from leapalign.weights import check_weights
 
@@ -175,13 +175,10 @@ def weights(path: str, source: str) -> Finding:
 
 def licence(path: str) -> Finding | None:
     """Under which terms weights may be used; None where the registry does not know them."""
-    for entry in load_registry().values():
-        if Path(entry.folder) == Path(path):
-            return _licence(path, entry)
-    return None
-
-
-def _licence(path: str, entry: Entry) -> Finding:
+    known = registered(path)
+    if known is None:
+        return None
+    _, entry = known
     terms = f": {entry.terms}" if entry.terms else ""
     return Finding("warning" if entry.terms else "ok", path, f"licence {entry.license}{terms}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leapalign.errors import UserError
-from leapalign.registry import load_registry
+from leapalign.registry import registered
 
 FLUX, SD3 = "FluxPipeline", "StableDiffusion3Pipeline"
 T5_TOKENS = {FLUX: 512, SD3: 256}
@@ -31,10 +31,8 @@ def found(path: str) -> Path | None:
     folder = Path(path).expanduser()
     if folder.exists():
         return folder
-    for name, entry in load_registry().items():
-        if Path(entry.folder) == folder or any(hub.repo == path for hub in entry.hub):
-            return MODELS / name
-    return None
+    known = registered(path)
+    return MODELS / known[0] if known else None
 
 
 def configured(path: str) -> Path:
@@ -101,8 +99,3 @@ def token_side(folder: Path) -> int:
     # FLUX's transformer reads latents that are packed two by two already.
     flux = pipeline_of(folder) == FLUX
     return latent_scale(folder) * (2 if flux else int(config["patch_size"]))
-
-
-def gigabytes(path: Path) -> float:
-    """What the registry says of the size of the weights that belong at a path; 0 if nothing."""
-    return sum(entry.gigabytes for entry in load_registry().values() if Path(entry.folder) == path)

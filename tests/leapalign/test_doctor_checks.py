@@ -177,6 +177,9 @@ def test_the_terms_of_a_base_models_licence_are_a_warning() -> None:
     found = checks.licence("weights/flux")
     assert found is not None
     assert (found.level, "no commercial use" in found.text) == ("warning", True)
+    published = checks.licence("black-forest-labs/FLUX.1-dev")
+    assert published is not None
+    assert published.text == found.text
     assert checks.licence("weights/hpsv2").level == "ok"
     assert checks.licence("pocket/weights/base") is None
 
