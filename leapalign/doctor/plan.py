@@ -58,9 +58,11 @@ def plan(runs: Iterable[RunSettings], machine: Machine) -> Iterator[Planned]:
             refuse(settings)
             chosen, memory = fitted(settings, _each(machine, settings))
         except Unforetold as error:
-            auto = run.train.training.micro_batch == AUTO
-            why = f"{error}; set training.micro_batch to a number" if auto else str(error)
-            yield Planned(run.run, run.train, **{"refusal" if auto else "unforetold": why})
+            if run.train.training.micro_batch == AUTO:
+                why = f"{error}; set training.micro_batch to a number"
+                yield Planned(run.run, run.train, refusal=why)
+            else:
+                yield Planned(run.run, run.train, unforetold=str(error))
             continue
         except UserError as error:
             yield Planned(run.run, settings, refusal=str(error))
