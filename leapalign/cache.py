@@ -6,14 +6,21 @@ may be deleted at any time. Where it cannot be written, all is computed anew, wh
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from leapalign.files import replacing
+from leapalign.errors import UserError
+from leapalign.files import replacing, write_json
+from leapalign.parsing import dump, parse
 from leapalign.user import user_config
+
+T = TypeVar("T")
 
 
 def folder() -> Path:
@@ -40,6 +47,21 @@ def keep(path: Path, write: Callable[[Path], object]) -> bool:
         _say_once(f"{folder()}: cannot be written ({error.strerror})")
         return False
     return True
+
+
+def kept(cls: type[T], find: Callable[[], T], path: Path) -> T:
+    """What `find` finds, of a type that JSON can say; read where it was kept before.
+
+    Args:
+        cls: its type, such as a dataclass.
+        find: finds it; called where the file is missing, cannot be read or is damaged.
+        path: the file of the cache.
+    """
+    with contextlib.suppress(OSError, ValueError, UserError):
+        return parse(cls, json.loads(path.read_text(encoding="utf-8")), str(path))
+    found = find()
+    keep(path, lambda draft: write_json(draft, dump(found)))
+    return found
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from leapalign.config import declared_deviations, load_method
 from leapalign.experiments import load_experiments
 from leapalign.parsing import dump
-from leapalign.registry import load_registry, registered
+from leapalign.registry import registered
 from leapalign.settings import Deviation, TrainSettings
 from leapalign.weights import nameable
 
@@ -116,10 +116,11 @@ class _Base:
 
 def _base(path: str) -> _Base:
     """The base model as the registry knows it, or by its folder or hub id."""
-    here = registered(path)
-    published = (e for e in load_registry().values() if e.hub and e.hub[0].repo == path)
-    entry = here[1] if here else next(published, None)
-    return _Base(entry.hub[0].repo, entry.license, entry.accept) if entry else _Base(nameable(path))
+    known = registered(path)
+    if known is None:
+        return _Base(nameable(path))
+    _, entry = known
+    return _Base(entry.hub[0].repo, entry.license, entry.accept)
 
 
 def _declared(settings: TrainSettings, run: str | None) -> tuple[str, Sequence[Deviation]]:

@@ -87,7 +87,17 @@ def find(name: str) -> Entry:
 
 
 def registered(path: str | Path) -> tuple[str, Entry] | None:
-    """The name and entry of what belongs at `path`, a folder or a file of it, if it is here."""
+    """The name and entry of a hub id, or of what belongs at `path`, if it is here."""
+    published = (
+        (name, entry)
+        for name, entry in load_registry().items()
+        if entry.hub and entry.hub[0].repo == str(path)
+    )
+    return _placed(path) or next(published, None)
+
+
+def _placed(path: str | Path) -> tuple[str, Entry] | None:
+    """The name and entry of what belongs at `path`, a folder or a file of it."""
     for name, entry in load_registry().items():
         folder = Path(entry.folder)
         if folder == Path(path) or folder in Path(path).parents:
@@ -100,7 +110,7 @@ def how_to_get(path: str | Path) -> str | None:
 
     It reads as the end of a sentence.
     """
-    found = registered(path)
+    found = _placed(path)
     if found is None:
         return None
     name, entry = found

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 from pathlib import Path
 
 from leapalign import cache
 from leapalign.errors import UserError
-from leapalign.files import write_json
 from leapalign.registry import how_to_get
 
 SUMS = "SHA256SUMS"
@@ -111,12 +109,7 @@ def digest(file: Path) -> str:
     if size < 2**26:
         return _sha256(file)
     key = hashlib.sha256(f"{file.resolve()}:{size}:{mtime}".encode()).hexdigest()
-    kept = cache.folder() / "sha256" / f"{key}.json"
-    if kept.is_file():
-        return str(json.loads(kept.read_text()))
-    value = _sha256(file)
-    cache.keep(kept, lambda draft: write_json(draft, value))
-    return value
+    return cache.kept(str, lambda: _sha256(file), cache.folder() / "sha256" / f"{key}.json")
 
 
 def _sha256(file: Path) -> str:

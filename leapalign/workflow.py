@@ -202,6 +202,11 @@ class Suite:
         """Whether the run is watched while it trains."""
         return run in self.experiments.of("progress")
 
+    @property
+    def watched(self) -> dict[str, int]:
+        """Iterations between the snapshots of each run that is watched."""
+        return {run: self.shape.tracking.every for run in self.runs if self.tracked(run)}
+
     def snapshots(self, run: str) -> str:
         """The arguments of a training that is watched."""
         return f"--snapshot-every {self.shape.tracking.every}" if self.tracked(run) else ""
@@ -311,7 +316,7 @@ class Suite:
         for path in sorted({path for job in jobs for path in self._weights(*job)}):
             check_weights(path, source)
         trained = [self.settings(run, self.seeds[0]) for stage, run in jobs if stage == "train"]
-        checks.refuse_trainings(trained, Path(self.folder))
+        checks.refuse_trainings(trained, Path(self.folder), self.watched)
 
     def _weights(self, stage: Stage, run: str) -> list[str]:
         settings = self.settings(run, self.seeds[0])

@@ -9,10 +9,12 @@ from leapalign.direct import DirectGradient
 from leapalign.doctor.checks import refuse
 from leapalign.doctor.cost import estimate, measured
 from leapalign.doctor.fit import AUTO, fitted
+from leapalign.doctor.folders import Unforetold
 from leapalign.doctor.machine import GIGABYTE, memory_of
 from leapalign.doctor.memory import forecast
 from leapalign.doctor.rehearsal import rehearse
 from leapalign.errors import UserError
+from leapalign.parallel import present
 from leapalign.parsing import resolve
 from leapalign.rewards import REWARDS
 from leapalign.settings import TrainSettings
@@ -22,21 +24,31 @@ def admitted(settings: TrainSettings, device: str) -> TrainSettings:
     """The training with a number for `micro_batch: auto`, if it can be made on this device.
 
     On a CPU a training with numbers of its own is not foretold: the operating system shares memory
-    out there, and small models take little.
+    out there, and small models take little. All of a training's processes come here, and choose
+    alike: by the smallest of their devices.
 
     Raises:
-        UserError: settings, model and reward do not fit each other, or the device is too small.
+        UserError: settings, model and reward do not fit each other, the device is too small, or
+            `auto` is asked of a model whose needs cannot be told.
     """
     refuse(settings)
     refuse_gradless(settings)
     if device == "cpu" and settings.training.micro_batch != AUTO:
         return settings
-    memory = memory_of(device, settings.compute.devices)
-    chosen, found = fitted(settings, memory)
-    sys.stderr.write(
-        f"micro-batch {chosen.training.micro_batch}: at most {found.peak / GIGABYTE:.3g} of "
-        f"{memory / GIGABYTE:.3g} GB of memory expected, while in {found.phase}\n"
-    )
+    processes = present()
+    memory = min(processes.collect(memory_of(device, settings.compute.devices)))
+    try:
+        chosen, found = fitted(settings, memory)
+        expected = (
+            f"at most {found.peak / GIGABYTE:.3g} of {memory / GIGABYTE:.3g} GB of memory "
+            f"expected, while in {found.phase}"
+        )
+    except Unforetold as error:
+        if settings.training.micro_batch == AUTO:
+            raise UserError(f"{error}; set training.micro_batch to a number") from None
+        chosen, expected = settings, str(error)
+    if processes.main:
+        sys.stderr.write(f"micro-batch {chosen.training.micro_batch}: {expected}\n")
     return chosen
 
 

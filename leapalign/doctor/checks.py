@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +20,7 @@ from leapalign.doctor.machine import GIGABYTE
 from leapalign.errors import UserError, remedy
 from leapalign.files import require_writable
 from leapalign.record import package_versions
-from leapalign.registry import Entry, how_to_get, load_registry
+from leapalign.registry import how_to_get, registered
 from leapalign.settings import RunSettings, TrainSettings
 from leapalign.weights import check_weights
 
@@ -57,16 +57,20 @@ def refuse(settings: TrainSettings) -> None:
     if folder is None or not (folder / "model_index.json").is_file():
         return  # of the hub, or no pipeline's: its own loader will say what it wants
     refuse_partial(folder)
-    _refuse_resolution(settings, folder)
-    _refuse_guidance(settings, folder)
+    if folders.pipeline_of(folder) in (folders.FLUX, folders.SD3):
+        _refuse_resolution(settings, folder)
+        _refuse_guidance(settings, folder)
 
 
-def refuse_trainings(runs: Sequence[RunSettings], results: Path) -> None:
+def refuse_trainings(
+    runs: Sequence[RunSettings], results: Path, watched: Mapping[str, int]
+) -> None:
     """Refuse trainings that do not fit their models' folders, or that a disk has no room for.
 
     Args:
         runs: one seed of each.
         results: the folder where they write.
+        watched: run → iterations between its snapshots.
 
     Raises:
         UserError: naming the run, key or file, and the fix.
@@ -77,7 +81,7 @@ def refuse_trainings(runs: Sequence[RunSettings], results: Path) -> None:
                 refuse(run.train)
         except UserError as error:
             raise UserError(f"run `{run.run}` at scale {run.generate.scale}: {error}") from None
-    for found in (disk(results, written(runs)), disk(cache_folder(), encoded(runs), "cache")):
+    for found in disks(runs, results, watched):
         if found.level == "refused":
             raise UserError(found.text)
 
@@ -171,13 +175,10 @@ def weights(path: str, source: str) -> Finding:
 
 def licence(path: str) -> Finding | None:
     """Under which terms weights may be used; None where the registry does not know them."""
-    for entry in load_registry().values():
-        if Path(entry.folder) == Path(path):
-            return _licence(path, entry)
-    return None
-
-
-def _licence(path: str, entry: Entry) -> Finding:
+    known = registered(path)
+    if known is None:
+        return None
+    _, entry = known
     terms = f": {entry.terms}" if entry.terms else ""
     return Finding("warning" if entry.terms else "ok", path, f"licence {entry.license}{terms}")
 
@@ -205,32 +206,76 @@ def cache() -> Finding:
     return Finding("ok", "cache", f"{cache_folder()} can be written")
 
 
-def disk(folder: Path, needed: float, key: str = "results") -> Finding:
+def disks(
+    runs: Sequence[RunSettings], results: Path, watched: Mapping[str, int]
+) -> Iterator[Finding]:
+    """Whether the disks have room for all that trainings have yet to write.
+
+    Args:
+        runs: the trainings.
+        results: the folder where they write; the cache may be on the same disk.
+        watched: run → iterations between its snapshots.
+    """
+    kept = cache_folder()
+    to_write = written(runs, results, watched)
+    to_keep = max(0.0, encoded(runs) - _bytes(kept / "encodings"))
+    if _nearest(results).stat().st_dev == _nearest(kept).stat().st_dev:
+        yield disk(results, to_write + to_keep, "`results:` or `cache:`")
+    else:
+        yield disk(results, to_write)
+        yield disk(kept, to_keep, "`cache:`")
+
+
+def disk(folder: Path, needed: float, keys: str = "`results:`") -> Finding:
     """Whether a folder's disk has room for what is to be written there.
 
     Args:
         folder: it need not exist.
         needed: bytes.
-        key: of config.yaml, which names the folder.
+        keys: of config.yaml, which name what could be elsewhere.
     """
-    there = next(path for path in [folder.absolute(), *folder.absolute().parents] if path.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(_nearest(folder)).free
     text = f"{folder}: {needed / GIGABYTE:.3g} GB needed, {free / GIGABYTE:.3g} GB free"
     if needed <= free:
         return Finding("ok", "disk", text)
-    elsewhere = f"set `{key}:` in config.yaml to another disk"
+    elsewhere = f"set {keys} in config.yaml to another disk"
     return Finding("refused", "disk", f"{text}; free some, or {elsewhere}")
 
 
-def written(trainings: Sequence[RunSettings]) -> float:
-    """Bytes that trainings leave behind, and the largest one's checkpoints while it goes on."""
-    sizes = [_parameters(run) for run in trainings if run.train is not None]
-    checkpoint = CHECKPOINTS * KEPT_STATES * FLOAT32 * max(sizes, default=0)
-    return checkpoint + FLOAT32 * sum(sizes) + sum(_images(run) for run in trainings)
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    there = folder.absolute()
+    return next(path for path in [there, *there.parents] if path.exists())
+
+
+def _bytes(folder: Path) -> int:
+    """What the files of a folder take; 0 where there is none."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def written(runs: Sequence[RunSettings], results: Path, watched: Mapping[str, int]) -> float:
+    """Bytes that trainings have yet to write, beside those of earlier calls.
+
+    Each leaves weights, snapshots and images; while it goes on there are checkpoints too, with the
+    snapshots so far, of which those of the largest count.
+    """
+    left, passing = 0.0, [0.0]
+    for run in runs:
+        if run.train is None:
+            continue
+        size, every = _parameters(run), watched.get(run.run)
+        weights = size * WIDTH[run.train.compute.precision]
+        snapshots = weights * ((run.train.training.iterations - 1) // every) if every else 0
+        of = f"{run.run}/seed{run.train.seed}"
+        there = _bytes(results / "train" / of) + _bytes(results / "images" / of)
+        left += max(0.0, weights + snapshots + _images(run) - there)
+        states = CHECKPOINTS * KEPT_STATES * FLOAT32 * size
+        passing.append(states + snapshots - _bytes(results / "checkpoints" / of))
+    return left + max(passing)
 
 
 def encoded(runs: Sequence[RunSettings]) -> float:
-    """Bytes of the encodings that are kept of the prompts which trainings draw, each once."""
+    """Bytes of the encodings of all prompts that trainings draw, each once."""
     sizes: dict[tuple[str, str], float] = {}
     for run in runs:
         folder = Path(run.generate.backbone.path)
@@ -239,7 +284,9 @@ def encoded(runs: Sequence[RunSettings]) -> float:
         if folders.pipeline_of(folder) not in folders.T5_TOKENS:
             continue
         budget, width = run.train.training, WIDTH[run.train.compute.precision]
-        count = min(_lines(budget.prompts), budget.iterations * budget.batch)
+        # A policy gradient makes a group of images of each prompt.
+        drawn = budget.iterations * (budget.batch // run.train.method.settings.get("group", 1))
+        count = min(_lines(budget.prompts), drawn)
         size = count * math.prod(folders.prompt(folder)) * width
         key = str(folder), budget.prompts
         sizes[key] = max(size, sizes.get(key, 0.0))

@@ -7,6 +7,7 @@ follow from its data sheet. Waiting for other devices counts as nothing.
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
@@ -156,14 +157,23 @@ def measured(settings: TrainSettings, device: str) -> Rates:
         device: "cpu" or a CUDA device.
     """
     model, reward = model_of(settings), reward_of(settings)
+    batch, compute = int(settings.training.micro_batch), settings.compute
+    key = _name(device), model, reward, passes_of(settings), compute.precision, batch
+    rates = kept(Rates, lambda: _measure(settings, model, reward, device), *key, _images(settings))
+    if device != "cpu":  # the training is to have all of the memory
+        gc.collect()
+        torch.cuda.empty_cache()
+    return rates
+
+
+def _images(settings: TrainSettings) -> int:
+    """How many are decoded at once."""
     batch = int(settings.training.micro_batch)
-    key = (_name(device), model, reward, passes_of(settings), settings.compute.precision, batch)
-    return kept(Rates, lambda: _measure(settings, model, reward, device), *key)
+    return min(settings.compute.image_batch or batch, batch)
 
 
 def _measure(settings: TrainSettings, model: Model, reward: Passes | None, device: str) -> Rates:
-    batch = int(settings.training.micro_batch)
-    images = min(settings.compute.image_batch or batch, batch)
+    batch, images = int(settings.training.micro_batch), _images(settings)
     transformer, decoder, rater = sketches_of(settings)
     devices = [device] if device != "cpu" else []
     with torch.random.fork_rng(devices), torch.device(device):

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from leapalign.errors import UserError
-from leapalign.registry import load_registry
+from leapalign.registry import registered
 
 FLUX, SD3 = "FluxPipeline", "StableDiffusion3Pipeline"
 T5_TOKENS = {FLUX: 512, SD3: 256}
 MODELS = Path(__file__).parent / "models"
 """The configuration files of official models by their names in the registry, without weights."""
+
+
+class Unforetold(UserError):
+    """A model whose needs cannot be told beforehand; a training of it can be made all the same."""
 
 
 @cache
@@ -27,17 +31,15 @@ def found(path: str) -> Path | None:
     folder = Path(path).expanduser()
     if folder.exists():
         return folder
-    for name, entry in load_registry().items():
-        if Path(entry.folder) == folder or any(hub.repo == path for hub in entry.hub):
-            return MODELS / name
-    return None
+    known = registered(path)
+    return MODELS / known[0] if known else None
 
 
 def configured(path: str) -> Path:
-    """The same; a `UserError` says that there is none."""
+    """The same; `Unforetold` says that there is none."""
     folder = found(path)
     if folder is None:
-        raise UserError(f"{path}: not a folder here, so what it needs cannot be told beforehand")
+        raise Unforetold(f"{path}: not a folder here, so what it needs cannot be told beforehand")
     return folder
 
 
@@ -97,8 +99,3 @@ def token_side(folder: Path) -> int:
     # FLUX's transformer reads latents that are packed two by two already.
     flux = pipeline_of(folder) == FLUX
     return latent_scale(folder) * (2 if flux else int(config["patch_size"]))
-
-
-def gigabytes(path: Path) -> float:
-    """What the registry says of the size of the weights that belong at a path; 0 if nothing."""
-    return sum(entry.gigabytes for entry in load_registry().values() if Path(entry.folder) == path)

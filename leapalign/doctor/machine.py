@@ -65,10 +65,17 @@ def this_machine() -> Machine:
     ram = psutil.virtual_memory().total
     wanted, listed = cuda_devices(), _listed()
     found = [listed[name] for name in wanted if name in listed]
-    if wanted and not found:  # torch alone can tell, and a job will ask it
-        found = [Device("CUDA device of unknown memory", 0)] * len(wanted)
+    if len(found) < len(wanted):  # parts of a device, for example, which nvidia-smi does not list
+        found = _seen_by_torch() or [Device("CUDA device of unknown memory", 0)] * len(wanted)
     cpu = Device(f"CPU ({platform.machine()}, {os.cpu_count()} cores)", round(USABLE * ram))
     return Machine(tuple(found) or (cpu,), cuda=bool(found), ram=ram)
+
+
+def _seen_by_torch() -> list[Device]:
+    import torch
+
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return [Device(torch.cuda.get_device_name(name), memory_of(name, 1)) for name in names]
 
 
 def named_machine(text: str) -> Machine:

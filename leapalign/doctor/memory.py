@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from leapalign.doctor import folders
 from leapalign.doctor.checks import FLOAT32, WIDTH
 from leapalign.doctor.machine import GIGABYTE
 from leapalign.doctor.rehearsal import Work, rehearse
 from leapalign.doctor.shapes import model_of, passes_of, reward_of
 from leapalign.doctor.sketch import Passes
+from leapalign.registry import registered
 from leapalign.settings import TrainSettings
 from leapalign.sharding import ACTIVATIONS
 from leapalign.weights import SUFFIXES
@@ -179,6 +179,7 @@ def _stored(name: str) -> int:
     """Bytes of the weights in a folder or a file; of official ones not here yet, about."""
     path = Path(name).expanduser()
     if not path.exists():
-        return round(folders.gigabytes(path) * GIGABYTE)
+        known = registered(name)
+        return round(known[1].gigabytes * GIGABYTE) if known else 0
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.stat().st_size for file in files if file.suffix in SUFFIXES)

@@ -9,7 +9,8 @@ from rich.table import Table
 
 from leapalign.doctor.checks import refuse
 from leapalign.doctor.cost import Estimate, Rates, estimate, from_sheet, measured
-from leapalign.doctor.fit import fitted
+from leapalign.doctor.fit import AUTO, fitted
+from leapalign.doctor.folders import Unforetold
 from leapalign.doctor.machine import GIGABYTE, Machine
 from leapalign.doctor.memory import Forecast
 from leapalign.doctor.rehearsal import in_parts, rehearse
@@ -36,6 +37,7 @@ class Planned:
         memory: what it takes on each device; None where it cannot be made.
         cost: the same of its time.
         refusal: why it cannot.
+        unforetold: why it can, but what it takes cannot be told.
     """
 
     run: str
@@ -43,6 +45,7 @@ class Planned:
     memory: Forecast | None = None
     cost: Estimate | None = None
     refusal: str | None = None
+    unforetold: str | None = None
 
 
 def plan(runs: Iterable[RunSettings], machine: Machine) -> Iterator[Planned]:
@@ -54,6 +57,13 @@ def plan(runs: Iterable[RunSettings], machine: Machine) -> Iterator[Planned]:
         try:
             refuse(settings)
             chosen, memory = fitted(settings, _each(machine, settings))
+        except Unforetold as error:
+            if run.train.training.micro_batch == AUTO:
+                why = f"{error}; set training.micro_batch to a number"
+                yield Planned(run.run, run.train, refusal=why)
+            else:
+                yield Planned(run.run, run.train, unforetold=str(error))
+            continue
         except UserError as error:
             yield Planned(run.run, settings, refusal=str(error))
             continue
@@ -114,7 +124,8 @@ def table(planned: Iterable[Planned], machine: Machine) -> Table:
 def _cells(row: Planned) -> list[str]:
     compute, training = row.settings.compute, row.settings.training
     if row.memory is None:
-        return [row.run, str(compute.devices), "[red]refused[/red]"]
+        said = "[red]refused[/red]" if row.refusal else "not foretold"
+        return [row.run, str(compute.devices), said]
     images = compute.image_batch or training.micro_batch
     there = {**row.memory.resident, **row.memory.phases[row.memory.phase]}
     parts = [sum(there.get(part, 0) for part in parts) for parts in COLUMNS.values()]

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from leapalign.doctor import folders
-from leapalign.doctor.folders import FLUX, SD3
+from leapalign.doctor.folders import FLUX, SD3, Unforetold
 from leapalign.doctor.kept import kept
 from leapalign.doctor.sketch import Counts, Passes, Sketch, measure
-from leapalign.errors import UserError
 from leapalign.settings import Adapter, TrainSettings
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -44,12 +43,15 @@ def model_of(settings: TrainSettings) -> Model:
     """The sizes of a training's base model, kept once they are known.
 
     Raises:
-        UserError: its folder is not whole, or it is no model whose sizes can be told.
+        UserError: its folder is not whole.
+        Unforetold: it is no model whose sizes can be told.
     """
     folder = folders.configured(settings.backbone.path)
+    if not (folder / "model_index.json").is_file():
+        raise Unforetold(f"{folder}: no pipeline's, so what it needs cannot be told beforehand")
     pipeline = folders.pipeline_of(folder)
     if pipeline not in (FLUX, SD3):
-        raise UserError(f"{folder}: a {pipeline}, whose needs cannot be told beforehand")
+        raise Unforetold(f"{folder}: a {pipeline}, whose needs cannot be told beforehand")
     parts = {part: _configuration(folder, part) for part in folders.parts_of(folder)}
     compute, adapter = settings.compute, settings.training.adapter
     key = (parts, settings.resolution, compute.precision, compute.recompute, adapter)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from leapalign.doctor.meter import Meter
 from leapalign.doctor.rehearsal import at_any_size, in_parts, rehearse
 from leapalign.doctor.shapes import model_of
 from leapalign.errors import UserError
+from leapalign.parallel import Processes
 from leapalign.settings import Backbone, Compute, Method, TrainSettings
 from leapalign.training import Training, prepare
 from tests import tolerances
@@ -136,6 +138,8 @@ def test_a_machines_rates_are_measured_once(
     assert rates.basis.startswith("measured on this")
     monkeypatch.setattr(cost, "_measure", None)
     assert measured(pocket, "cpu") == rates
+    with pytest.raises(TypeError):  # of other chunks it would be measured anew
+        measured(computed(pocket, image_batch=1), "cpu")
 
 
 def test_forecasting_leaves_the_global_random_numbers_alone(pocket: TrainSettings) -> None:
@@ -219,3 +223,54 @@ def test_auto_becomes_a_number_before_a_training_loads_anything(
     monkeypatch.setattr(admission, "memory_of", lambda *_: room // 4)
     with pytest.raises(UserError, match="does not fit: even image by image"):
         prepare(auto, "cpu")
+
+
+def unknown(settings: TrainSettings, folder: Path) -> TrainSettings:
+    """A training of a model that a loader of the user's own makes of a folder."""
+    folder.mkdir()
+    loader = settings.backbone.loader
+    return dataclasses.replace(settings, backbone=Backbone(loader, str(folder)))
+
+
+def test_a_model_that_cannot_be_foretold_trains_under_a_number_alone(
+    pocket: TrainSettings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(admission, "memory_of", lambda *_: 80 * GIGABYTE)
+    own = unknown(pocket, tmp_path / "own")
+    there = dataclasses.replace(pocket, backbone=Backbone("own:Loader", "owner/of-the-hub"))
+    other = unknown(pocket, tmp_path / "other")
+    index = {"_class_name": "OtherPipeline"}
+    (tmp_path / "other/model_index.json").write_text(json.dumps(index))
+    for settings in (own, there, other):
+        assert admitted(settings, "cuda:0") == settings
+        assert "cannot be told beforehand" in capsys.readouterr().err
+        with pytest.raises(UserError, match=r"set training\.micro_batch to a number"):
+            admitted(with_training(settings, micro_batch=AUTO), "cuda:0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Second(Processes):
+    """The second of two processes, whose device is the larger."""
+
+    rank: int = 1
+    count: int = 2
+    others: int = 0
+
+    def collect(self, value: int) -> list[int]:
+        return [self.others, value]
+
+
+def test_all_processes_choose_by_the_smallest_device_and_one_says_so(
+    pocket: TrainSettings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = with_training(pocket, micro_batch=AUTO)
+    room = forecast(computed(in_parts(auto, 2), image_batch=1)).peak
+    monkeypatch.setattr(admission, "memory_of", lambda *_: 100 * room)
+    assert admitted(auto, "cpu").training.micro_batch == 8
+    assert "micro-batch 8" in capsys.readouterr().err
+    monkeypatch.setattr(admission, "present", lambda: Second(others=room))
+    assert admitted(auto, "cpu").training.micro_batch == 2
+    assert not capsys.readouterr().err

@@ -8,21 +8,26 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
 from leapalign.backbones.flux import Flux
 from leapalign.config import resolve_run
+from leapalign.doctor import __main__ as doctor
 from leapalign.doctor import checks
 from leapalign.doctor.admission import refuse_gradless
-from leapalign.doctor.machine import named_machine, this_machine
+from leapalign.doctor.machine import Device, named_machine, this_machine
 from leapalign.doctor.plan import plan, table
 from leapalign.errors import UserError
 from leapalign.experiments import load_experiments
 from leapalign.settings import Backbone, Compute, Method, Reward, TrainSettings
 from leapalign.training import prepare
+from leapalign.user import HANDED_DOWN
+from leapalign.workflow import Suite, load_suite
 from tests.disks import read_only
 
 
@@ -126,6 +131,41 @@ def test_the_kept_encodings_are_as_large_as_their_files(tmp_path: Path) -> None:
     path = run.train.backbone.path
     encoded = Flux.load(path, 64).encode(prompts.read_text(encoding="utf-8").splitlines())
     assert checks.encoded([few, few]) == encoded.tokens.nbytes
+    grouped = Method("baselines.dance_grpo:DanceGRPO", {"group": 4})
+    short = dataclasses.replace(
+        with_training(run.train, prompts=str(prompts), iterations=1, batch=4), method=grouped
+    )
+    one = dataclasses.replace(run, train=short)
+    assert checks.encoded([one]) == encoded.tokens.nbytes / 2
+
+
+def test_a_training_needs_room_for_what_it_has_yet_to_write_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = resolve_run("leapalign", load_experiments().runs["leapalign"], "smoke", 0)
+    assert run.train is not None
+    size = checks.stored(
+        Path(run.train.backbone.path) / "transformer/diffusion_pytorch_model.safetensors"
+    )
+    run = dataclasses.replace(run, train=with_training(run.train, iterations=10))
+    every = {"leapalign": 4}  # after the fourth and the eighth iteration
+    images = checks.written([run], tmp_path, {}) - (3 * 4 + 1) * 4 * size
+    assert images > 0
+    # Snapshots are copied from among the checkpoints to the results.
+    watched = (3 * 4 + 1 + 2 * 2) * 4 * size + images
+    assert checks.written([run], tmp_path, every) == watched
+    narrow = dataclasses.replace(run.train, compute=Compute(precision="bfloat16"))
+    half = dataclasses.replace(run, train=narrow)
+    assert checks.written([half], tmp_path, every) == watched - 5 * 2 * size
+    for kind, there in (("checkpoints/leapalign/seed0/a", 70), ("train/leapalign/seed0", 7)):
+        (tmp_path / kind).mkdir(parents=True)
+        (tmp_path / kind / "state").write_bytes(bytes(there))
+    assert checks.written([run], tmp_path, every) == watched - 77
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (found,) = checks.disks([run], tmp_path, every)
+    assert found.level == "ok"
+    together = watched - 77 + checks.encoded([run])
+    assert f": {together / 10**9:.3g} GB needed" in found.text
 
 
 def test_a_file_of_weights_says_how_many_numbers_it_holds() -> None:
@@ -137,6 +177,9 @@ def test_the_terms_of_a_base_models_licence_are_a_warning() -> None:
     found = checks.licence("weights/flux")
     assert found is not None
     assert (found.level, "no commercial use" in found.text) == ("warning", True)
+    published = checks.licence("black-forest-labs/FLUX.1-dev")
+    assert published is not None
+    assert published.text == found.text
     assert checks.licence("weights/hpsv2").level == "ok"
     assert checks.licence("pocket/weights/base") is None
 
@@ -174,3 +217,35 @@ def test_a_plan_has_a_row_a_training_and_says_why_one_cannot_be_made() -> None:
     text = console.export_text()
     assert "Trainings on 2 x H100, 80 GB" in text
     assert re.search(r"drtune .* refused", text)
+
+
+def test_the_doctor_asks_what_config_yaml_asks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[dict] = []
+    config = {"scale": "flux", "results": "elsewhere"}
+
+    def load(config: dict) -> Suite:
+        asked.append(config)
+        return load_suite(config | {"scale": "smoke"})
+
+    monkeypatch.setenv(HANDED_DOWN, "{}")
+    monkeypatch.setattr(doctor, "read_yaml", lambda _: config)
+    monkeypatch.setattr(doctor, "load_suite", load)
+    for arguments in ([], ["--scale", "sd35"]):
+        with pytest.raises(SystemExit):
+            doctor.main([*arguments, "--machine", "1x80", "--runs", "leapaling"])
+        error = capsys.readouterr().err
+        assert "--runs: no `leapaling` at scale smoke; did you mean `leapalign`?" in error
+    assert asked == [config, config | {"scale": "sd35"}]
+
+
+def test_devices_that_nvidia_smi_does_not_list_are_torchs_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LEAPALIGN_DEVICES", "MIG-0123")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "H100 MIG 3g.40gb")
+    slice_of = SimpleNamespace(total_memory=40 * 10**9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: slice_of)
+    assert this_machine().devices == (Device("H100 MIG 3g.40gb", 38 * 10**9),)
