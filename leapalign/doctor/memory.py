@@ -87,9 +87,13 @@ def forecast(
     paths = round(work.paths * model.latents * FLOAT32)
     prompts = micro_batch * model.prompt * width
     rows = passes_of(settings)
+    # The transformer is loaded whole, and prompts are encoded beside it; what is resident but the
+    # decoder comes later.
+    loaded = model.transformer.parameters * (width if settings.training.adapter else FLOAT32)
+    later = sum(resident.values()) - resident["decoder weights"]
     around = {"gathered": weights.gathered, "paths": paths, "prompts": prompts}
     phases = {
-        "encoding": {"text encoders": model.encoders * width},
+        "encoding": {"loading": max(0, loaded + model.encoders * width - later)},
         "rollout": {
             **around,
             "activations": model.transformer.forward(rows * micro_batch),

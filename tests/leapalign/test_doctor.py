@@ -20,7 +20,7 @@ from leapalign.doctor.rehearsal import at_any_size, in_parts, rehearse
 from leapalign.doctor.shapes import model_of
 from leapalign.errors import UserError
 from leapalign.parallel import Processes
-from leapalign.settings import Backbone, Compute, Method, TrainSettings
+from leapalign.settings import Adapter, Backbone, Compute, Method, Reward, TrainSettings
 from leapalign.training import Training, prepare
 from tests import tolerances
 
@@ -178,6 +178,19 @@ def test_eight_devices_of_80_gigabytes_train_all_of_flux() -> None:
     # Float32 weights, gradients, both moments and the average of 12 billion, by eight.
     state = sum(found.parts[name] for name in ("weights", "gradients", "optimiser", "average"))
     assert state == pytest.approx(5 * 4 * 11.9e9 / 8, rel=0.01)
+
+
+@pytest.mark.parametrize(("adapter", "width"), [(None, 4), (LORA, 2)])
+def test_every_device_loads_the_whole_model_before_it_is_sharded(
+    pocket: TrainSettings, adapter: Adapter | None, width: int
+) -> None:
+    shared = computed(in_parts(pocket, 1), devices=8, precision="bfloat16")
+    weightless = Reward("own:Reward", "nowhere", 1.0)
+    settings = with_training(shared, adapter=adapter, reward=weightless)
+    model, found = model_of(settings), forecast(settings)
+    encoding = sum(found.resident.values()) + sum(found.phases["encoding"].values())
+    needed = width * model.transformer.parameters + 2 * model.encoders
+    assert encoding == needed + 4 * model.decoder.parameters
 
 
 def test_what_cannot_fit_is_refused_with_changes_under_which_it_would(
