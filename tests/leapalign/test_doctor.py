@@ -12,12 +12,12 @@ import torch
 
 from leapalign.doctor import admission, cost, fit
 from leapalign.doctor.admission import admitted, predicted
-from leapalign.doctor.cost import Rates, estimate, measured
+from leapalign.doctor.cost import SHARE, SHEETS, Rates, estimate, from_sheet, measured
 from leapalign.doctor.fit import AUTO, LORA, fitted, smallest
 from leapalign.doctor.memory import forecast
 from leapalign.doctor.meter import Meter
 from leapalign.doctor.rehearsal import at_any_size, in_parts, rehearse
-from leapalign.doctor.shapes import model_of
+from leapalign.doctor.shapes import model_of, rewards_of
 from leapalign.errors import UserError
 from leapalign.parallel import Processes
 from leapalign.settings import Adapter, Backbone, Compute, Method, Reward, TrainSettings
@@ -125,6 +125,22 @@ def test_a_trainings_time_is_what_it_does_times_what_each_takes(settings: TrainS
     shared = estimate(dataclasses.replace(group, compute=Compute(devices=2)), rates)
     assert (shared.evaluations, shared.images) == (found.evaluations, found.images)
     assert shared.device_hours == 2 * shared.seconds / 3600
+
+
+def test_all_rewards_count_or_are_said_not_to(pocket: TrainSettings) -> None:
+    alone, weights = in_parts(pocket, 1), ROOT / "pocket/weights"
+    beside = {"pickscore": str(weights / "pickscore"), "imagereward": str(weights / "hpsv2")}
+    several = with_training(alone, rewards_beside=beside)
+    told = rewards_of(several)
+    assert told["imagereward"] is None
+    one, more = from_sheet(alone, "H100"), from_sheet(several, "H100")
+    seconds = told["pickscore"].flops / (SHARE * SHEETS["H100"].float32)
+    assert more.score - one.score == pytest.approx(seconds)
+    assert more.basis == f"{one.basis}, without the time of imagereward"
+    held, holds = (forecast(settings).resident["reward weights"] for settings in (alone, several))
+    files = [file.stat().st_size for file in (weights / "hpsv2").rglob("*.safetensors")]
+    files += [file.stat().st_size for file in (weights / "hpsv2").rglob("*.pt")]
+    assert holds - held == 4 * told["pickscore"].parameters + sum(files)
 
 
 def test_a_machines_rates_are_measured_once(
