@@ -11,7 +11,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
@@ -21,10 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from leapalign.doctor.kept import kept
 from leapalign.doctor.rehearsal import Work, rehearse
-from leapalign.doctor.shapes import Model, model_of, passes_of, reward_of, sketches_of
+from leapalign.doctor.shapes import Model, model_of, passes_of, rewards_of, sketches_of
 from leapalign.doctor.sketch import Passes, Sketch, built
 from leapalign.plan import REPLAY_COST
-from leapalign.settings import TrainSettings
+from leapalign.settings import TrainSettings, plain_name
 
 TIMED = 0.3
 """Seconds that each constant is measured for, at least once."""
@@ -131,12 +131,12 @@ def from_sheet(settings: TrainSettings, device: str) -> Rates | None:
     if not found:
         return None
     (sheet,) = found
-    model, reward = model_of(settings), reward_of(settings)
+    model, rewards = model_of(settings), rewards_of(settings)
     rate = SHARE * getattr(sheet, settings.compute.precision)
     again = REPLAY_COST + settings.compute.recompute
     forward = passes_of(settings) * model.transformer.flops / rate
     scored = model.decoder.flops / rate
-    scored += reward.flops / (SHARE * sheet.float32) if reward else 0.0
+    scored += sum(reward.flops for reward in rewards.values() if reward) / (SHARE * sheet.float32)
     # Weights, gradients, two moments and the average are read, and all but gradients written.
     moved = 9 * 4 * model.transformer.trained / settings.compute.devices
     return Rates(
@@ -145,8 +145,14 @@ def from_sheet(settings: TrainSettings, device: str) -> Rates | None:
         score=scored,
         graded=again * scored,
         update=moved / sheet.bandwidth,
-        basis=f"{SHARE:.0%} of the data sheet's rate",
+        basis=f"{SHARE:.0%} of the data sheet's rate{_uncounted(rewards)}",
     )
+
+
+def _uncounted(rewards: Mapping[str, Passes | None]) -> str:
+    """The rewards whose passes cannot be told, as the end of a sentence."""
+    names = [plain_name(name) for name, reward in rewards.items() if reward is None]
+    return f", without the time of {' and '.join(names)}" if names else ""
 
 
 def measured(settings: TrainSettings, device: str) -> Rates:
@@ -156,10 +162,10 @@ def measured(settings: TrainSettings, device: str) -> Rates:
         settings: with a number for `micro_batch`.
         device: "cpu" or a CUDA device.
     """
-    model, reward = model_of(settings), reward_of(settings)
+    model, rewards = model_of(settings), rewards_of(settings)
     batch, compute = int(settings.training.micro_batch), settings.compute
-    key = _name(device), model, reward, passes_of(settings), compute.precision, batch
-    rates = kept(Rates, lambda: _measure(settings, model, reward, device), *key, _images(settings))
+    key = _name(device), model, rewards, passes_of(settings), compute.precision, batch
+    rates = kept(Rates, lambda: _measure(settings, model, rewards, device), *key, _images(settings))
     if device != "cpu":  # the training is to have all of the memory
         gc.collect()
         torch.cuda.empty_cache()
@@ -172,24 +178,29 @@ def _images(settings: TrainSettings) -> int:
     return min(settings.compute.image_batch or batch, batch)
 
 
-def _measure(settings: TrainSettings, model: Model, reward: Passes | None, device: str) -> Rates:
+def _measure(
+    settings: TrainSettings, model: Model, rewards: Mapping[str, Passes | None], device: str
+) -> Rates:
     batch, images = int(settings.training.micro_batch), _images(settings)
-    transformer, decoder, rater = sketches_of(settings)
+    transformer, decoder, raters = sketches_of(settings)
     devices = [device] if device != "cpu" else []
     with torch.random.fork_rng(devices), torch.device(device):
         rows = passes_of(settings) * batch
         velocity = _time(transformer, rows, model.transformer, device)
         decoded = _time(decoder, images, model.decoder, device)
-        rewarded = (
-            _time(rater, images, reward, device) if rater and reward else _Times(0.0, 0.0, 0.0)
-        )
+        rewarded = [
+            _time(rater, images, reward, device)
+            for rater, reward in zip(raters.values(), rewards.values(), strict=True)
+            if rater and reward
+        ]
+        scored = [decoded, *rewarded]
     return Rates(
         forward=velocity.forward / batch,
         replay=velocity.replay / batch,
-        score=(decoded.forward + rewarded.forward) / images,
-        graded=(decoded.replay + rewarded.replay) / images,
+        score=sum(times.forward for times in scored) / images,
+        graded=sum(times.replay for times in scored) / images,
         update=velocity.update / settings.compute.devices,
-        basis=f"measured on {_name(device)}",
+        basis=f"measured on {_name(device)}{_uncounted(rewards)}",
     )
 
 

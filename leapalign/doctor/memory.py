@@ -14,7 +14,7 @@ from pathlib import Path
 from leapalign.doctor.checks import FLOAT32, WIDTH
 from leapalign.doctor.machine import GIGABYTE
 from leapalign.doctor.rehearsal import Work, rehearse
-from leapalign.doctor.shapes import model_of, passes_of, reward_of
+from leapalign.doctor.shapes import model_of, passes_of, rewards_of
 from leapalign.doctor.sketch import Passes
 from leapalign.registry import registered
 from leapalign.settings import TrainSettings
@@ -72,7 +72,7 @@ def forecast(
         UserError: the model's sizes cannot be told.
     """
     work = work or rehearse(settings)
-    model, reward = model_of(settings), reward_of(settings)
+    model, rewards = model_of(settings), rewards_of(settings)
     weights = _Weights.of(settings, model.transformer, memory or 0)
     width = WIDTH[settings.compute.precision]
     resident = {
@@ -80,16 +80,19 @@ def forecast(
         "optimiser": weights.optimiser,
         "average": weights.average,
         "decoder weights": model.decoder.parameters * FLOAT32,
-        "reward weights": _reward_weights(settings, reward)
-        + sum(_stored(path) for path in settings.training.rewards_beside.values()),
+        "reward weights": _reward_weights(settings, rewards),
     }
     micro_batch = min(int(settings.training.micro_batch), max(1, round(work.scored)))
     paths = round(work.paths * model.latents * FLOAT32)
     prompts = micro_batch * model.prompt * width
     rows = passes_of(settings)
+    # The transformer is loaded whole, and prompts are encoded beside it; what is resident but the
+    # decoder comes later.
+    loaded = model.transformer.parameters * (width if settings.training.adapter else FLOAT32)
+    later = sum(resident.values()) - resident["decoder weights"]
     around = {"gathered": weights.gathered, "paths": paths, "prompts": prompts}
     phases = {
-        "encoding": {"text encoders": model.encoders * width},
+        "encoding": {"loading": max(0, loaded + model.encoders * width - later)},
         "rollout": {
             **around,
             "activations": model.transformer.forward(rows * micro_batch),
@@ -98,7 +101,7 @@ def forecast(
             **around,
             # From the second chunk on, there are gradients of the first.
             "gradients": weights.gradients if work.graded and work.chunks > 1 else 0,
-            **_scoring(settings, model.decoder, reward, work, micro_batch),
+            **_scoring(settings, model.decoder, rewards, work, micro_batch),
         },
         "replay": {
             **around,
@@ -153,26 +156,37 @@ def _activations(settings: TrainSettings, transformer: Passes, work: Work, sampl
 
 
 def _scoring(
-    settings: TrainSettings, decoder: Passes, reward: Passes | None, work: Work, micro_batch: int
+    settings: TrainSettings,
+    decoder: Passes,
+    rewards: Mapping[str, Passes | None],
+    work: Work,
+    micro_batch: int,
 ) -> dict[str, int]:
-    """What decoding and rewarding take, of as many images as are decoded at once."""
+    """What decoding and rewarding take, of as many images as are decoded at once.
+
+    Rewards come in turn: the one that takes most counts.
+    """
     images = min(settings.compute.image_batch or micro_batch, micro_batch)
+    told = [reward for reward in rewards.values() if reward]
     if not work.graded:
-        # The reward comes when the decoder is done.
+        # The rewards come when the decoder is done.
         decoded = decoder.forward(images)
-        rated = reward.forward(images) if reward else 0
+        rated = max((reward.forward(images) for reward in told), default=0)
         return {"decoder": decoded, "reward": max(0, rated - decoded)}
     # The reward's backward comes first, while all is kept that the decoder's will need.
     decoded = decoder.replay(images)
-    rated = decoder.saved(images) + (reward.replay(images) if reward else 0)
+    rated = decoder.saved(images) + max((reward.replay(images) for reward in told), default=0)
     return {"decoder": decoded, "reward": max(0, rated - decoded)}
 
 
-def _reward_weights(settings: TrainSettings, reward: Passes | None) -> int:
-    """Of a reward that cannot be sketched, what its files take."""
-    if reward is not None:
-        return reward.parameters * FLOAT32
-    return _stored(settings.training.reward.path)
+def _reward_weights(settings: TrainSettings, rewards: Mapping[str, Passes | None]) -> int:
+    """Of rewards that cannot be sketched, what their files take."""
+    training = settings.training
+    paths = {training.reward.name: training.reward.path, **training.rewards_beside}
+    return sum(
+        reward.parameters * FLOAT32 if reward else _stored(paths[name])
+        for name, reward in rewards.items()
+    )
 
 
 def _stored(name: str) -> int:

@@ -20,7 +20,7 @@ from leapalign.settings import RunSettings, TrainSettings
 COLUMNS = {
     "state": ("weights", "optimiser", "average", "gradients"),
     "gathered": ("gathered",),
-    "transformer": ("activations", "paths", "prompts", "text encoders"),
+    "transformer": ("activations", "paths", "prompts", "loading"),
     "decoder": ("decoder weights", "decoder"),
     "reward": ("reward weights", "reward"),
 }

@@ -208,29 +208,38 @@ def _count(config: Mapping[str, Any]) -> int:
     return sum(weight.numel() for weight in encoder.parameters())
 
 
-def reward_of(settings: TrainSettings) -> Passes | None:
-    """The sizes of a training's reward; None for one that cannot be told beforehand."""
-    sketch = _reward(settings)
+def rewards_of(settings: TrainSettings) -> dict[str, Passes | None]:
+    """The sizes of a training's rewards by name; None of one that cannot be told beforehand."""
+    return {name: _reward_of(name, path, settings) for name, path in _rewards(settings).items()}
+
+
+def _reward_of(name: str, path: str, settings: TrainSettings) -> Passes | None:
+    sketch = _reward(name, path, settings)
     if sketch is None:
         return None
-    reward = settings.training.reward
-    folder = folders.configured(reward.path)
+    folder = folders.configured(path)
     files = folder / "config.json", folder / "open_clip_config.json"
     config = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
-    return kept(Passes, lambda: measure(sketch), reward.name, config, settings.resolution)
+    return kept(Passes, lambda: measure(sketch), name, config, settings.resolution)
 
 
-def sketches_of(settings: TrainSettings) -> tuple[Sketch, Sketch, Sketch | None]:
-    """Transformer, decoder and, where it can be told, reward."""
+def sketches_of(settings: TrainSettings) -> tuple[Sketch, Sketch, dict[str, Sketch | None]]:
+    """Transformer, decoder and, where they can be told, rewards by name."""
     folder = folders.configured(settings.backbone.path)
-    return _transformer(folder, settings), _decoder(folder, settings), _reward(settings)
+    rewards = {name: _reward(name, path, settings) for name, path in _rewards(settings).items()}
+    return _transformer(folder, settings), _decoder(folder, settings), rewards
 
 
-def _reward(settings: TrainSettings) -> Sketch | None:
-    reward = settings.training.reward
-    if reward.name not in REWARDS:
+def _rewards(settings: TrainSettings) -> dict[str, str]:
+    """The weights of all rewards, by name."""
+    training = settings.training
+    return {training.reward.name: training.reward.path, **training.rewards_beside}
+
+
+def _reward(name: str, path: str, settings: TrainSettings) -> Sketch | None:
+    if name not in REWARDS:
         return None
-    return REWARDS[reward.name](folders.configured(reward.path), settings.resolution)
+    return REWARDS[name](folders.configured(path), settings.resolution)
 
 
 def _hpsv2(folder: Path, resolution: int) -> Sketch:

@@ -12,15 +12,15 @@ import torch
 
 from leapalign.doctor import admission, cost, fit
 from leapalign.doctor.admission import admitted, predicted
-from leapalign.doctor.cost import Rates, estimate, measured
+from leapalign.doctor.cost import SHARE, SHEETS, Rates, estimate, from_sheet, measured
 from leapalign.doctor.fit import AUTO, LORA, fitted, smallest
 from leapalign.doctor.memory import forecast
 from leapalign.doctor.meter import Meter
 from leapalign.doctor.rehearsal import at_any_size, in_parts, rehearse
-from leapalign.doctor.shapes import model_of
+from leapalign.doctor.shapes import model_of, rewards_of
 from leapalign.errors import UserError
 from leapalign.parallel import Processes
-from leapalign.settings import Backbone, Compute, Method, TrainSettings
+from leapalign.settings import Adapter, Backbone, Compute, Method, Reward, TrainSettings
 from leapalign.training import Training, prepare
 from tests import tolerances
 
@@ -127,6 +127,22 @@ def test_a_trainings_time_is_what_it_does_times_what_each_takes(settings: TrainS
     assert shared.device_hours == 2 * shared.seconds / 3600
 
 
+def test_all_rewards_count_or_are_said_not_to(pocket: TrainSettings) -> None:
+    alone, weights = in_parts(pocket, 1), ROOT / "pocket/weights"
+    beside = {"pickscore": str(weights / "pickscore"), "imagereward": str(weights / "hpsv2")}
+    several = with_training(alone, rewards_beside=beside)
+    told = rewards_of(several)
+    assert told["imagereward"] is None
+    one, more = from_sheet(alone, "H100"), from_sheet(several, "H100")
+    seconds = told["pickscore"].flops / (SHARE * SHEETS["H100"].float32)
+    assert more.score - one.score == pytest.approx(seconds)
+    assert more.basis == f"{one.basis}, without the time of imagereward"
+    held, holds = (forecast(settings).resident["reward weights"] for settings in (alone, several))
+    files = [file.stat().st_size for file in (weights / "hpsv2").rglob("*.safetensors")]
+    files += [file.stat().st_size for file in (weights / "hpsv2").rglob("*.pt")]
+    assert holds - held == 4 * told["pickscore"].parameters + sum(files)
+
+
 def test_a_machines_rates_are_measured_once(
     pocket: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +194,19 @@ def test_eight_devices_of_80_gigabytes_train_all_of_flux() -> None:
     # Float32 weights, gradients, both moments and the average of 12 billion, by eight.
     state = sum(found.parts[name] for name in ("weights", "gradients", "optimiser", "average"))
     assert state == pytest.approx(5 * 4 * 11.9e9 / 8, rel=0.01)
+
+
+@pytest.mark.parametrize(("adapter", "width"), [(None, 4), (LORA, 2)])
+def test_every_device_loads_the_whole_model_before_it_is_sharded(
+    pocket: TrainSettings, adapter: Adapter | None, width: int
+) -> None:
+    shared = computed(in_parts(pocket, 1), devices=8, precision="bfloat16")
+    weightless = Reward("own:Reward", "nowhere", 1.0)
+    settings = with_training(shared, adapter=adapter, reward=weightless)
+    model, found = model_of(settings), forecast(settings)
+    encoding = sum(found.resident.values()) + sum(found.phases["encoding"].values())
+    needed = width * model.transformer.parameters + 2 * model.encoders
+    assert encoding == needed + 4 * model.decoder.parameters
 
 
 def test_what_cannot_fit_is_refused_with_changes_under_which_it_would(
