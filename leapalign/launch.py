@@ -85,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     share = even_share(devices, own.nodes)
     notice = Notice()
     notice.listen()
-    logging.disable(logging.ERROR)  # the agent's words: a worker's own error says it all
+    # The agents' words, when one of them ends before the other: a worker's own error says it all.
+    logging.disable(logging.ERROR)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported
     if own.joins:
         with leased_devices(share):
             code = start_workers(worker, share, own.nodes, *meeting_point())
