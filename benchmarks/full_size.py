@@ -25,7 +25,7 @@ import torch
 from benchmarks.machine import matrix_rate, provenance
 from benchmarks.passes import operations
 from benchmarks.step import settings_of
-from benchmarks.turns import Turn, take_turn
+from benchmarks.turns import Turn, summary, take_turn
 from leapalign.devices import leased_device
 from leapalign.doctor.admission import predicted
 from leapalign.doctor.memory import forecast
@@ -140,8 +140,7 @@ def measure_case(size: Size, name: str, device: str, rate: float) -> dict[str, A
     for _ in range(case.warm):
         take_turn(training)
     turns = [take_turn(training) for _ in range(case.turns)]
-    passes = turns[-1].passes
-    rollouts, replays = operations(training.problem.backbone.transformer, passes)
+    rollouts, replays = operations(training.problem.backbone.transformer, turns[-1].passes)
     phases = {name: phase_of(turns, name) for name in turns[-1].phases}
     for phase, done in (("rollout", rollouts), ("replay", replays)):
         phases[phase]["teraflop"] = done / TERA
@@ -149,18 +148,14 @@ def measure_case(size: Size, name: str, device: str, rate: float) -> dict[str, A
     memory = predicted_gigabytes(settings, phases)
     for phase, gigabytes in memory.items():
         phases[phase]["predicted_gigabytes"] = gigabytes
-    seconds = median(turn.seconds for turn in turns)
+    taken = summary(turns)
     return {
-        "step_seconds": seconds,
-        "bare_seconds": median(turn.bare for turn in turns),
-        "multiple": median(turn.seconds / turn.bare for turn in turns),
-        "share_of_matrix_rate": (rollouts + replays) / seconds / rate,
+        **taken,
+        "share_of_matrix_rate": (rollouts + replays) / taken["step_seconds"] / rate,
         "peak_gigabytes": max(phase["peak_gigabytes"] for phase in phases.values()),
         "predicted_gigabytes": max(memory.values()),
         "predicted": expected,
         "phases": phases,
-        "sample_forwards": sum(each.batch for each in passes if not each.replays),
-        "sample_replays": sum(each.batch for each in passes if each.replays),
         "settings": dump(settings),
     }
 

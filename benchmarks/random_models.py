@@ -24,9 +24,10 @@ from typing_extensions import override
 from leapalign.backbones.encodings import EncodedPrompts, Encodings
 from leapalign.backbones.flux import Flux
 from leapalign.doctor.folders import configured, longest_text
+from leapalign.doctor.sketch import built
 from leapalign.kernels import dispatch
 from leapalign.kernels.flux import fuse
-from leapalign.rewards.hpsv2 import CONFIG, OFFICIAL_MODEL, HPSv2
+from leapalign.rewards.hpsv2 import HPSv2, model_name
 from leapalign.streams import stream
 
 SEED = 0
@@ -35,15 +36,11 @@ SEED = 0
 @contextlib.contextmanager
 def built_on(device: torch.device | str, dtype: torch.dtype) -> Iterator[None]:
     """Modules made inside the `with` block are on `device` in `dtype`; their weights repeat."""
-    device, before = torch.device(device), torch.get_default_dtype()
+    device = torch.device(device)
     seeded = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(seeded), device:
+    with torch.random.fork_rng(seeded), device, built(dtype):
         torch.manual_seed(SEED)
-        torch.set_default_dtype(dtype)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(before)
+        yield
 
 
 class RandomEncodings(Encodings):
@@ -113,7 +110,7 @@ class RandomHPSv2(HPSv2):
     @classmethod
     def load(cls, path: Path, device: torch.device) -> RandomHPSv2:
         """Build what the configuration says, in float32 as the real one."""
-        name = f"local-dir:{path}" if (path / CONFIG).is_file() else OFFICIAL_MODEL
+        name = model_name(path)
         with built_on(device, torch.float32):
             model = open_clip.CLIP(**open_clip.get_model_config(name))
         size = model.visual.image_size

@@ -14,14 +14,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 from benchmarks.machine import provenance
 from benchmarks.trajectories import lengths
-from benchmarks.turns import take_turn
+from benchmarks.turns import summary, take_turn
 from leapalign.config import resolve_run
 from leapalign.errors import UserError, main_guard
 from leapalign.experiments import load_experiments
@@ -44,15 +43,7 @@ def time_step(training: Training, repeats: int) -> dict[str, Any]:
     """Median seconds of an iteration and of its bare passes, taken in turns, and their ratio."""
     take_turn(training)  # warms up
     turns = [take_turn(training) for _ in range(repeats)]
-    passes = turns[-1].passes
-    return {
-        "step_seconds": median(turn.seconds for turn in turns),
-        "bare_seconds": median(turn.bare for turn in turns),
-        "multiple": median(turn.seconds / turn.bare for turn in turns),
-        "sample_forwards": sum(each.batch for each in passes if not each.replays),
-        "sample_replays": sum(each.batch for each in passes if each.replays),
-        "repeats": repeats,
-    }
+    return {**summary(turns), "repeats": repeats}
 
 
 def measure(scale: str, methods: Sequence[str], repeats: int) -> dict[str, Any]:

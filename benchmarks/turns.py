@@ -9,8 +9,9 @@ prompts and noise. The phases' seconds add up to the iteration's.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 import torch
 from torch import nn
@@ -118,3 +119,15 @@ def take_turn(training: Training) -> Turn:
     begun = clock(device)
     repeat(transformer, passes)
     return Turn(phases, passes, clock(device) - begun)
+
+
+def summary(turns: Sequence[Turn]) -> dict[str, float]:
+    """Median seconds of an iteration and of its bare passes, their ratio, and its passes."""
+    passes = turns[-1].passes
+    return {
+        "step_seconds": median(turn.seconds for turn in turns),
+        "bare_seconds": median(turn.bare for turn in turns),
+        "multiple": median(turn.seconds / turn.bare for turn in turns),
+        "sample_forwards": sum(each.batch for each in passes if not each.replays),
+        "sample_replays": sum(each.batch for each in passes if each.replays),
+    }

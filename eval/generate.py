@@ -25,9 +25,8 @@ import leapalign.rollout
 from eval.fingerprints import fingerprint, sources
 from eval.manifest import MANIFEST, Sample, write_manifest
 from eval.progress import batches
-from leapalign import grid, steps, streams
+from leapalign import compute, grid, steps, streams
 from leapalign.backbones.backbone import Backbone
-from leapalign.compute import lower
 from leapalign.data import read_prompts
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
@@ -95,7 +94,7 @@ def make_images(
         if transformer is not None:
             backbone.load_weights(transformer)
         if precision != torch.float32:
-            lower(backbone.transformer, precision)
+            compute.lower(backbone.transformer, precision)
         prompts = [sample.prompt for sample in missing]
         backbone.prefetch(prompts, settings.evaluation.guidance)
         for batch in batches(missing, settings.evaluation.batch, "generate"):
@@ -143,7 +142,7 @@ def _fingerprint(
         one_at_a_time.json(),
         json.dumps([weights_fingerprint(path) for path in weights]),
         json.dumps([asdict(sample) for sample in samples]),
-        sources(leapalign.backbones, grid, leapalign.rollout, steps, streams),
+        sources(leapalign.backbones, compute, grid, leapalign.rollout, steps, streams),
     )
 
 

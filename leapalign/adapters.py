@@ -50,8 +50,7 @@ def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> None:  # noqa:
         UserError: a target is no layer of the transformer.
     """
     _check_targets(transformer, adapter)
-    config = LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=[*adapter.targets])
-    transformer.add_adapter(config, NAME)
+    transformer.add_adapter(lora(adapter), NAME)
     cast_training_params(transformer, torch.float32)
     for name, layer in transformer.named_modules():
         if isinstance(layer, LoraLayer):
@@ -60,6 +59,11 @@ def add_adapter(transformer: Any, adapter: Adapter, seed: int) -> None:  # noqa:
             source = stream(seed, "adapter", name)
             nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=source)
             a.weight.data.copy_(drawn)
+
+
+def lora(adapter: Adapter) -> LoraConfig:
+    """An adapter as peft describes it."""
+    return LoraConfig(r=adapter.rank, lora_alpha=adapter.alpha, target_modules=[*adapter.targets])
 
 
 def _check_targets(transformer: nn.Module, adapter: Adapter) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from leapalign.devices import cuda_devices, leased_device
+from leapalign.devices import leased_device
 from leapalign.errors import UserError
 
 
@@ -82,18 +82,16 @@ def joined() -> Iterator[str]:
 
     One process alone holds a lease on its device; for several, who starts them does.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        with leased_device() as device:
+    with leased_device() as device:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             yield device
-        return
-    device = f"cuda:{os.environ['LOCAL_RANK']}" if cuda_devices() else "cpu"
-    if device != "cpu":
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend(device))
-    yield device
-    # Not after an error: the others may be waiting for this process, and it would wait for them.
-    dist.destroy_process_group()
+            return
+        if device != "cpu":
+            torch.cuda.set_device(device)
+        dist.init_process_group(backend(device))
+        yield device
+        # Not after an error: the others may be waiting for this process, and it for them.
+        dist.destroy_process_group()
 
 
 def backend(device: str) -> str:

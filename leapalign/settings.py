@@ -153,6 +153,11 @@ class Training:
     adapter: Adapter | None = None
     rewards_beside: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def rewards(self) -> dict[str, str]:
+        """The weights of all rewards by name or class, what is maximised first."""
+        return {self.reward.name: self.reward.path, **self.rewards_beside}
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -194,8 +199,7 @@ class TrainSettings(Canonical):
     @property
     def weights(self) -> list[str]:
         """Every folder of weights that training reads."""
-        rewards = (self.training.reward.path, *self.training.rewards_beside.values())
-        return [self.backbone.path, *rewards]
+        return [self.backbone.path, *self.training.rewards.values()]
 
     def recipe(self) -> str:
         """A hash of what decides the result: a training goes on under the same, on any machine."""

@@ -115,10 +115,10 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     """Load model, reward and prompts of a run, everything checked before any long work."""
     processes = present()
     method: Method = settings.method.build()
-    method.check(settings.training.steps, settings.training.batch)
-    named = settings.training
-    method.check_rewards(named.reward.name, named.rewards_beside)
-    processes.share(method.images_per_update(settings.training.batch))
+    budget = settings.training
+    method.check(budget.steps, budget.batch)
+    method.check_rewards(budget.reward.name, budget.rewards_beside)
+    processes.share(method.images_per_update(budget.batch))
     settings = admitted(settings, device)
     budget = settings.training
     # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.
@@ -135,10 +135,7 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     sharding = shard(transformer, processes, settings.compute, where)
     average = Average(transformer, budget.ema)
     optimizer = adamw(transformer, budget.optimizer)
-    reward, *beside = (
-        load_reward(name, path, where)
-        for name, path in {budget.reward.name: budget.reward.path, **budget.rewards_beside}.items()
-    )
+    reward, *beside = (load_reward(name, path, where) for name, path in budget.rewards.items())
     problem = TrainingProblem(
         backbone,
         reward,

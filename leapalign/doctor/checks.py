@@ -22,7 +22,7 @@ from leapalign.files import require_writable
 from leapalign.record import package_versions
 from leapalign.registry import how_to_get, registered
 from leapalign.settings import RunSettings, TrainSettings
-from leapalign.weights import check_weights
+from leapalign.weights import SUFFIXES, check_weights
 
 CHECKPOINTS = 3
 """The last two, and the one that is being written."""
@@ -131,7 +131,7 @@ def refuse_partial(folder: Path) -> None:
                     f"that {index.name} names; {again}"
                 )
         weighted = part == "vae" or part.startswith(("transformer", "text_encoder"))
-        if weighted and not any((folder / part).glob("*.safetensors")):
+        if weighted and not any(file.suffix in SUFFIXES for file in (folder / part).iterdir()):
             raise UserError(f"{folder / part}: no .safetensors in it; {again}")
 
 
@@ -147,8 +147,7 @@ def _refuse_resolution(settings: TrainSettings, folder: Path) -> None:
 
 def _refuse_guidance(settings: TrainSettings, folder: Path) -> None:
     guidance, config = settings.training.guidance, folders.read(folder, "transformer")
-    embeds = folders.pipeline_of(folder) != "FluxPipeline" or config.get("guidance_embeds")
-    if guidance > 1.0 and embeds is False:
+    if guidance > 1.0 and config.get("guidance_embeds") is False:
         raise UserError(
             f"training.guidance: {guidance:g}, but this model has none (guidance_embeds is false "
             f"in {folder / 'transformer/config.json'}); set it to 1"

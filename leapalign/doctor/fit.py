@@ -151,8 +151,8 @@ def _with_compute(settings: TrainSettings, **changes: Any) -> TrainSettings:  # 
 
 def _shared_evenly(settings: TrainSettings, devices: int) -> bool:
     """Whether so many processes have the same number of an update's images."""
-    updates = settings.method.settings.get("updates_per_iteration", 1)
-    return settings.training.batch // updates % devices == 0
+    images: int = settings.method.build().images_per_update(settings.training.batch)
+    return images % devices == 0
 
 
 def _gb(size: float) -> str:

@@ -72,8 +72,7 @@ def parts_of(folder: Path) -> list[str]:
 
 def longest_text(folder: Path, tokenizer: str, limit: int) -> int:
     """Tokens that a prompt has, padded."""
-    path = folder / tokenizer / "tokenizer_config.json"
-    return min(limit, int(read(folder, tokenizer, path.name)["model_max_length"]))
+    return min(limit, int(read(folder, tokenizer, "tokenizer_config.json")["model_max_length"]))
 
 
 def prompt(folder: Path) -> tuple[int, int]:

@@ -181,8 +181,7 @@ def _scoring(
 
 def _reward_weights(settings: TrainSettings, rewards: Mapping[str, Passes | None]) -> int:
     """Of rewards that cannot be sketched, what their files take."""
-    training = settings.training
-    paths = {training.reward.name: training.reward.path, **training.rewards_beside}
+    paths = settings.training.rewards
     return sum(
         reward.parameters * FLOAT32 if reward else _stored(paths[name])
         for name, reward in rewards.items()

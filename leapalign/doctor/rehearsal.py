@@ -84,8 +84,8 @@ def rehearse(settings: TrainSettings, iterations: int = DRAWN) -> Work:
 
 def share_of(settings: TrainSettings) -> int:
     """Images of one process between two updates: no micro-batch is larger."""
-    updates = settings.method.settings.get("updates_per_iteration", 1)
-    return max(1, settings.training.batch // settings.compute.devices // updates)
+    method: Method = settings.method.build()
+    return max(1, method.images_per_update(settings.training.batch) // settings.compute.devices)
 
 
 def at_any_size(settings: TrainSettings) -> Callable[[int], Work]:

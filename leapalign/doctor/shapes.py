@@ -17,8 +17,6 @@ from leapalign.doctor.kept import kept
 from leapalign.doctor.sketch import Counts, Passes, Sketch, measure
 from leapalign.settings import Adapter, TrainSettings
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -112,7 +110,7 @@ def _transformer(folder: Path, settings: TrainSettings) -> Sketch:
         build,
         lambda network, batch: call(network, batch, side, tokens),
         _flux_counts(config) if flux else _sd3_counts(config),
-        DTYPES[settings.compute.precision],
+        getattr(torch, settings.compute.precision),
     )
 
 
@@ -121,13 +119,12 @@ def _train(network: nn.Module, adapter: Adapter | None) -> None:
     if adapter is None:
         network.requires_grad_(True)
         return
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
+
+    from leapalign.adapters import lora
 
     network.requires_grad_(False)
-    lora = LoraConfig(
-        r=adapter.rank, lora_alpha=round(adapter.alpha), target_modules=list(adapter.targets)
-    )
-    inject_adapter_in_model(lora, network)
+    inject_adapter_in_model(lora(adapter), network)
 
 
 def _flux_counts(config: Mapping[str, Any]) -> Counts:
@@ -210,7 +207,8 @@ def _count(config: Mapping[str, Any]) -> int:
 
 def rewards_of(settings: TrainSettings) -> dict[str, Passes | None]:
     """The sizes of a training's rewards by name; None of one that cannot be told beforehand."""
-    return {name: _reward_of(name, path, settings) for name, path in _rewards(settings).items()}
+    rewards = settings.training.rewards
+    return {name: _reward_of(name, path, settings) for name, path in rewards.items()}
 
 
 def _reward_of(name: str, path: str, settings: TrainSettings) -> Passes | None:
@@ -226,14 +224,9 @@ def _reward_of(name: str, path: str, settings: TrainSettings) -> Passes | None:
 def sketches_of(settings: TrainSettings) -> tuple[Sketch, Sketch, dict[str, Sketch | None]]:
     """Transformer, decoder and, where they can be told, rewards by name."""
     folder = folders.configured(settings.backbone.path)
-    rewards = {name: _reward(name, path, settings) for name, path in _rewards(settings).items()}
-    return _transformer(folder, settings), _decoder(folder, settings), rewards
-
-
-def _rewards(settings: TrainSettings) -> dict[str, str]:
-    """The weights of all rewards, by name."""
-    training = settings.training
-    return {training.reward.name: training.reward.path, **training.rewards_beside}
+    rewards = settings.training.rewards
+    told = {name: _reward(name, path, settings) for name, path in rewards.items()}
+    return _transformer(folder, settings), _decoder(folder, settings), told
 
 
 def _reward(name: str, path: str, settings: TrainSettings) -> Sketch | None:
@@ -245,10 +238,9 @@ def _reward(name: str, path: str, settings: TrainSettings) -> Sketch | None:
 def _hpsv2(folder: Path, resolution: int) -> Sketch:
     import open_clip
 
-    from leapalign.rewards.hpsv2 import CONFIG, OFFICIAL_MODEL, prepare
+    from leapalign.rewards.hpsv2 import model_name, prepare
 
-    name = f"local-dir:{folder}" if (folder / CONFIG).is_file() else OFFICIAL_MODEL
-    config = open_clip.get_model_config(name)
+    config = open_clip.get_model_config(model_name(folder))
     size = config["vision_cfg"]["image_size"]
     return _clip(
         lambda: open_clip.CLIP(**config),

@@ -23,6 +23,11 @@ CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 OFFICIAL_MODEL, OFFICIAL_WEIGHTS = "ViT-H-14", "HPS_v2.1_compressed.pt"
 
 
+def model_name(path: Path) -> str:
+    """What open_clip calls the model in an open_clip folder, or the official one elsewhere."""
+    return f"local-dir:{path}" if (path / CONFIG).is_file() else OFFICIAL_MODEL
+
+
 def prepare(images: Float[Tensor, "batch 3 h w"], size: int) -> Float[Tensor, "batch 3 H W"]:
     """The official transform: longest side to `size`, centred on black, then normalised.
 
@@ -64,10 +69,11 @@ class HPSv2(Reward):
             UserError: The weights are missing, damaged or of another model.
         """
         verify(path)
-        if (path / CONFIG).is_file():
-            name, weights = f"local-dir:{path}", path / WEIGHTS
+        name = model_name(path)
+        if name == OFFICIAL_MODEL:
+            weights = path / OFFICIAL_WEIGHTS if path.is_dir() else path
         else:
-            name, weights = OFFICIAL_MODEL, path / OFFICIAL_WEIGHTS if path.is_dir() else path
+            weights = path / WEIGHTS
         state = read_state_dict(weights)
         try:
             model = open_clip.CLIP(**open_clip.get_model_config(name))

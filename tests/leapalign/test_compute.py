@@ -180,7 +180,7 @@ def test_what_a_model_cannot_do_is_refused_by_the_settings_name(
 
 def test_trained_weights_are_float32_and_frozen_ones_as_precise_as_the_passes() -> None:
     half = Compute(precision="bfloat16")
-    adapter = Adapter(rank=1, alpha=1.0, targets=("to_q",))
+    adapter = Adapter(rank=1, alpha=1, targets=("to_q",))
     full, narrow = torch.float32, torch.bfloat16
     assert load_types(Compute(), None) == {"dtype": full, "encoder_dtype": full}
     assert load_types(half, None) == {"dtype": full, "encoder_dtype": narrow}

@@ -94,6 +94,17 @@ def test_a_folder_that_lacks_a_part_or_a_shard_is_refused_by_name(copied: TrainS
         checks.refuse(copied)
 
 
+def test_weights_are_whole_in_either_of_the_forms_that_diffusers_reads(
+    copied: TrainSettings,
+) -> None:
+    file = Path(copied.backbone.path) / "vae/diffusion_pytorch_model.safetensors"
+    pickled = file.rename(file.with_suffix(".bin"))
+    checks.refuse(copied)
+    pickled.unlink()
+    with pytest.raises(UserError, match=r"model/vae: no \.safetensors in it"):
+        checks.refuse(copied)
+
+
 def test_a_reward_without_gradient_is_refused_with_a_direct_gradient_method_alone(
     settings: TrainSettings,
 ) -> None:
