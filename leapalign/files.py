@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def require_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+
+
+def skew(folder: Path) -> float:
+    """Seconds by which the clock that dates a folder's files is ahead of this machine's.
+
+    Raises:
+        OSError: files cannot be written there; the error names the folder.
+    """
+    with naming(folder), tempfile.TemporaryFile(dir=folder) as file:
+        os.utime(file.fileno())  # a shared disk's server gives its own time
+        return os.fstat(file.fileno()).st_mtime - time.time()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from leapalign.cache import folder as cache_folder
 from leapalign.doctor import folders
 from leapalign.doctor.machine import GIGABYTE
 from leapalign.errors import UserError, remedy
-from leapalign.files import require_writable
+from leapalign.files import require_writable, skew
 from leapalign.record import package_versions
 from leapalign.registry import how_to_get, registered
 from leapalign.settings import RunSettings, TrainSettings
@@ -32,6 +32,9 @@ KEPT_STATES = 4
 
 FLOAT32 = 4
 WIDTH = {"float32": 4, "bfloat16": 2}
+
+SKEW = 2.0
+"""Seconds by which two clocks may differ: a job takes longer."""
 
 PNG = 2.0
 """Bytes of a pixel in an image file, about."""
@@ -183,11 +186,21 @@ def licence(path: str) -> Finding | None:
 
 
 def writable(subject: str, folder: Path) -> Finding:
-    """Whether files can be written in a folder."""
+    """Whether files can be written in a folder, and are dated by a clock that goes as ours."""
     try:
         require_writable(folder)
+        seconds = skew(folder)
     except OSError as error:
         return Finding("refused", subject, f"{folder}: {error.strerror}; {remedy(error)}")
+    if abs(seconds) > SKEW:
+        differ = f"{abs(seconds):.0f} s {'ahead' if seconds > 0 else 'behind'}"
+        return Finding(
+            "warning",
+            subject,
+            f"{folder}: its disk's clock is {differ} of this machine's, so Snakemake may make anew "
+            "what is done; let both follow one time server, or call Snakemake with "
+            "`--rerun-triggers params input`",
+        )
     return Finding("ok", subject, f"{folder} can be written")
 
 

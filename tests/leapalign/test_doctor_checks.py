@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +125,18 @@ def test_a_cache_that_cannot_be_written_is_a_warning_that_says_what_it_costs(
         found = checks.cache()
     assert found.level == "warning"
     assert "XDG_CACHE_HOME to a writable folder" in found.text
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(3600, "behind"), (-3600, "ahead")])
+def test_a_clock_that_differs_from_the_disks_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, told: str
+) -> None:
+    assert checks.writable("results", tmp_path).level == "ok"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + seconds)
+    found = checks.writable("results", tmp_path)
+    assert found.level == "warning"
+    assert re.search(rf"clock is 3(600|599) s {told} .*one time server", found.text)
 
 
 def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path) -> None:
