@@ -28,9 +28,8 @@ from leapalign.devices import leased_device
 from leapalign.errors import main_guard
 from leapalign.plan import jump
 from leapalign.record import record
-from leapalign.rollout import levels, rollout
+from leapalign.rollout import Rollout, euler_solver, rollout
 from leapalign.settings import TrainSettings
-from leapalign.steps import euler
 from leapalign.surrogate import landing
 from leapalign.training import Training, prepare
 
@@ -51,11 +50,11 @@ def full_backpropagation(training: Training) -> None:
     slots = range(problem.batch)
     prompts = problem.prompts(0, slots)
     grid, field = problem.grid(problem.steps), problem.field(prompts)
-    x = problem.noise(0, slots, "initial")
+    path = Rollout(grid, [problem.noise(0, slots, "initial")], [])
     for i in range(grid.steps):
-        sigma, sigma_next = levels(grid, i, x)
-        x = euler(x, field(x, sigma[:, 0, 0]), sigma, sigma_next)
-    torch.relu(problem.threshold - problem.score(x, prompts)).mean().backward()
+        path.velocities.append(field(path.states[-1], path.times(i)))
+        path.states.append(euler_solver(path, i))
+    torch.relu(problem.threshold - problem.score(path.states[-1], prompts)).mean().backward()
 
 
 WAYS: dict[str, Callable[[Training], None]] = {

@@ -72,7 +72,7 @@ class DirectGradient(Method):
             self.plan(grid, problem.choices(batch.iteration, slot, "plan")) for slot in batch.slots
         ]
         noise = problem.noise(batch.iteration, batch.slots, "initial")
-        horizon = torch.tensor([plan.horizon for plan in plans])
+        horizon = [plan.horizon for plan in plans]
         problem.keep_pace(passes(grid, horizon), lambda: idle(velocity, noise, grid))
         record = rollout(velocity, noise, grid, horizon=horizon)
         image = image_latents(record, plans)

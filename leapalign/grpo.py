@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from typing_extensions import override
 
@@ -250,16 +250,17 @@ class PolicyGradient(Method):
         path = self._path(problem, iteration)
         prompts = problem.prompts(iteration, [slot for slot, _ in images])
 
-        def noise(step: int) -> Latents:
-            return torch.cat(
-                [problem.noise(iteration, [slot], "step", step, member) for slot, member in images]
-            )
+        def seeds(step: int) -> Int[Tensor, " batch"]:
+            of_each = [
+                problem.noise_seed(iteration, slot, "step", step, member) for slot, member in images
+            ]
+            return torch.tensor(of_each)
 
         record = extend(
             shared.branches([self._root(image) for image in images]),
             problem.field(prompts),
             horizon=path.grid.end - 1 if self.rewards_prediction else None,
-            explore=Exploration(self.rule(path.grid), path.stochastic, noise),
+            explore=Exploration(self.rule(path.grid), path.stochastic, seeds),
             solver=path.solver,
         )
         last = path.grid.end - 1

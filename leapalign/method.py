@@ -63,6 +63,10 @@ class Problem(Protocol):
         """Standard normal latents, one per slot, from the stream called `name`."""
         ...
 
+    def noise_seed(self, iteration: int, slot: int, *name: str | int) -> int:
+        """The stream's seed, for noise that is drawn where it is used."""
+        ...
+
     def choices(self, iteration: int, slot: int, name: str) -> np.random.Generator:
         """A generator for a slot's discrete choices."""
         ...

@@ -11,8 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from leapalign.errors import UserError
-from leapalign.rollout import Rollout, Velocity, levels
-from leapalign.steps import StochasticStep, log_prob
+from leapalign.kernels.sde import sde_log_prob
+from leapalign.rollout import Rollout, Velocity
+from leapalign.steps import StochasticStep
+from leapalign.transfer import queued
 
 # The largest |ρ - 1| that rounding may leave before any update. A mean log-density lies between
 # about 1 and 4, where neighbouring float32 values are 1.2e-7 to 2.4e-7 apart: this allows four to
@@ -155,25 +157,28 @@ def replay_policy(
         before_last: called just before the last replay, where a distributed run reduces its
             gradients.
     """
-    result = ReplayedPolicy()
-    samples = torch.arange(len(steps))
+    losses, deviations = [], []
     for m in range(len(steps[0])):
-        index = torch.tensor([chosen[m] for chosen in steps])
+        indices = [chosen[m] for chosen in steps]
         x, x_next, old = (
-            torch.stack([column[int(i) + shift][b] for b, i in zip(samples, index, strict=True)])
+            torch.stack([column[i + shift][b] for b, i in enumerate(indices)])
             for column, shift in ((record.states, 0), (record.states, 1), (record.log_probs, 0))
         )
         if m == len(steps[0]) - 1 and before_last is not None:
             before_last()
-        mean, std = update.rule.transition(
-            x, velocity(x, record.times(index)), *levels(record.grid, index, x)
-        )
-        ratio = torch.exp(log_prob(x_next, mean, std) - old)
+        index = queued(torch.tensor(indices), x.device)
+        transition = update.rule.transition(*record.levels(index))
+        density = sde_log_prob(x, velocity(x, record.times(index)), x_next, transition)
+        ratio = torch.exp(density - old)
         loss = update.scale * clipped_loss(ratio, advantages, update.clip).sum()
         loss.backward()
-        deviation = (ratio.detach() - 1.0).abs()
-        result.loss += float(loss.detach())
-        result.clipped += int((deviation > update.clip).sum())
-        result.deviation = max(result.deviation, float(deviation.max()))
-        result.terms += len(steps)
-    return result
+        losses.append(loss.detach())
+        deviations.append((ratio.detach() - 1.0).abs())
+    # Read at the end: a number asked of a GPU waits for all that comes before it.
+    deviation = torch.cat(deviations)
+    return ReplayedPolicy(
+        loss=sum(torch.stack(losses).tolist()),
+        clipped=int((deviation > update.clip).sum()),
+        deviation=float(deviation.max()),
+        terms=len(deviation),
+    )

@@ -20,7 +20,7 @@ from leapalign.samplewise import in_parts
 from leapalign.settings import Training, plain_name
 from leapalign.sharding import Sharding
 from leapalign.steps import Latents
-from leapalign.streams import choices, stream
+from leapalign.streams import choices, stream, stream_seed
 
 
 @dataclass
@@ -93,6 +93,10 @@ class TrainingProblem:
     def noise(self, iteration: int, slots: Sequence[int], *name: str | int) -> Latents:
         """Standard normal packed latents, one per slot."""
         return self.backbone.latents([stream(self.seed, iteration, slot, *name) for slot in slots])
+
+    def noise_seed(self, iteration: int, slot: int, *name: str | int) -> int:
+        """The seed of noise that is drawn where it is used (`leapalign.kernels.philox`)."""
+        return stream_seed(self.seed, iteration, slot, *name)
 
     def choices(self, iteration: int, slot: int, name: str) -> np.random.Generator:
         """A generator for a slot's discrete choices."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from leapalign.grid import Grid
-from leapalign.steps import Latents, StochasticStep, dpm_solver_2m, euler, log_prob
+from leapalign.kernels.sde import Transition, sde_step
+from leapalign.steps import Latents, Level, PerSample, StochasticStep, dpm_solver_2m, euler
+from leapalign.transfer import queued
 
 
 @runtime_checkable
@@ -25,6 +28,22 @@ class Velocity(Protocol):
     def __getitem__(self, rows: Tensor | slice) -> Velocity:
         """The field of these samples only."""
         ...
+
+
+class Clock(NamedTuple):
+    """A grid on a device, where every step finds its noise levels without a copy to wait for."""
+
+    sigmas: Float[Tensor, " indices"]
+    times: Float[Tensor, " indices"]
+
+
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # a graph may save these tensors, whoever asks for them first
+def clock(grid: Grid, dtype: torch.dtype, device: torch.device) -> Clock:
+    """The grid's levels and times, made once for each of the two."""
+    return Clock(
+        *(queued(torch.tensor(values, dtype=dtype), device) for values in (grid.sigmas, grid.times))
+    )
 
 
 @dataclass(slots=True)
@@ -45,13 +64,28 @@ class Rollout:
     log_probs: dict[int, Float[Tensor, " batch"]] = field(default_factory=dict)
     evaluations: int = 0
 
-    def times(self, index: Tensor | int) -> Float[Tensor, " batch"]:
-        """The model's time for one index per sample."""
-        return at(self.grid.times, index, self.states[0])
+    @property
+    def clock(self) -> Clock:
+        """The grid in the type and on the device of the states."""
+        return clock(self.grid, self.states[0].dtype, self.states[0].device)
+
+    def times(self, index: Tensor | int) -> PerSample:
+        """The model's time at one index for all samples, or one per row, on the states' device."""
+        return _rows(self.clock.times, index, len(self.states[0]))
+
+    def levels(self, index: Tensor | int) -> tuple[PerSample, PerSample]:
+        """σ[i] and σ[i+1], likewise."""
+        sigmas, batch = self.clock.sigmas, len(self.states[0])
+        return _rows(sigmas, index, batch), _rows(sigmas[1:], index, batch)
 
     def prediction(self, i: int) -> Latents:
         """One-step prediction of the image from index i (Eq. 3): x̂_{0|i} = x[i] - σ[i] v[i]."""
         return self.states[i] - self.grid.sigmas[i] * self.velocities[i]
+
+
+def _rows(values: Tensor, index: Tensor | int, batch: int) -> PerSample:
+    at = values[index]
+    return at if at.dim() else at.expand(batch)
 
 
 Solver = Callable[[Rollout, int], Latents]
@@ -60,26 +94,22 @@ Solver = Callable[[Rollout, int], Latents]
 
 def euler_solver(record: Rollout, i: int) -> Latents:
     """Euler's step."""
-    x = record.states[i]
-    return euler(x, record.velocities[i], *levels(record.grid, i, x))
+    return euler(record.states[i], record.velocities[i], *map(level, record.levels(i)))
 
 
 def dpm_solver(record: Rollout, i: int) -> Latents:
     """DPM-Solver++(2M); the first step and the one to σ = 0 are of first order, thus Euler's."""
     if i in (0, record.grid.end - 1):
         return euler_solver(record, i)
-    x = record.states[i]
-    sigma_before, sigma = levels(record.grid, i - 1, x)
-    _, sigma_next = levels(record.grid, i, x)
+    sigma_before, sigma = map(level, record.levels(i - 1))
+    sigma_next = level(record.levels(i)[1])
     sigmas = (sigma_before, sigma, sigma_next)
-    return dpm_solver_2m(x, record.velocities[i], record.prediction(i - 1), sigmas)
+    return dpm_solver_2m(record.states[i], record.velocities[i], record.prediction(i - 1), sigmas)
 
 
-def at(values: tuple[float, ...], index: Tensor | int, like: Latents) -> Float[Tensor, " batch"]:
-    """values[index] per sample, in the dtype and on the device of `like`."""
-    batch = like.shape[0]
-    index = torch.as_tensor(index).expand(batch)
-    return torch.tensor(values, dtype=like.dtype)[index].to(like.device)
+def level(sigma: PerSample) -> Level:
+    """One noise level a sample, as it multiplies latents."""
+    return sigma[:, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +119,12 @@ class Exploration:
     Args:
         rule: the transition's mean and standard deviation.
         steps: the indices that follow it; all others follow the rollout's solver.
-        noise: standard normal noise [batch, tokens, channels] for step i.
+        seeds: of each sample's noise in step i, on the host.
     """
 
     rule: StochasticStep
     steps: Collection[int]
-    noise: Callable[[int], Latents]
+    seeds: Callable[[int], Int[Tensor, " batch"]]
 
 
 def rollout(
@@ -102,7 +132,7 @@ def rollout(
     x: Latents,
     grid: Grid,
     *,
-    horizon: Int[Tensor, " batch"] | int | None = None,
+    horizon: Sequence[int] | int | None = None,
     explore: Exploration | None = None,
     solver: Solver = euler_solver,
 ) -> Rollout:
@@ -125,15 +155,16 @@ def rollout(
     return extend(start, velocity, horizon=horizon, explore=explore, solver=solver)
 
 
-def passes(grid: Grid, horizon: Int[Tensor, " batch"] | int) -> int:
+def passes(grid: Grid, horizon: Sequence[int] | int) -> int:
     """How many evaluations of the velocity a path to these states has, longest sample first."""
-    return min(int(torch.as_tensor(horizon).max()) + 1, grid.steps)
+    last = horizon if isinstance(horizon, int) else max(horizon)
+    return min(last + 1, grid.steps)
 
 
 def idle(velocity: Velocity, x: Latents, grid: Grid, *, gradient: bool = False) -> None:
     """A pass that changes nothing: of one sample, and with `gradient` back again from zero."""
     with torch.set_grad_enabled(gradient):
-        v = velocity[:1](x[:1], at(grid.times, 0, x[:1]))
+        v = velocity[:1](x[:1], Rollout(grid, [x[:1]], []).times(0))
     if gradient:
         v.backward(torch.zeros_like(v))
 
@@ -143,26 +174,43 @@ def extend(
     record: Rollout,
     velocity: Velocity,
     *,
-    horizon: Int[Tensor, " batch"] | int | None = None,
+    horizon: Sequence[int] | int | None = None,
     explore: Exploration | None = None,
     solver: Solver = euler_solver,
 ) -> Rollout:
     """Go on with a recorded path from its last state, in place; arguments as in `rollout`."""
     grid, x = record.grid, record.states[-1]
-    last = torch.as_tensor(grid.end if horizon is None else horizon).expand(x.shape[0])
-    for i in range(len(record.velocities), passes(grid, last)):
-        running = last >= i
-        v = _velocity_of(velocity, x, record.times(i), running)
+    horizon = grid.end if horizon is None else horizon
+    last = [horizon] * len(x) if isinstance(horizon, int) else horizon
+    steps = range(len(record.velocities), passes(grid, last))
+    # All that the steps need of the host is under way before the first of them begins.
+    running = {i: _running(last, i, x.device) for i in steps}
+    noisy = {i: _noisy(record, explore, i) for i in steps if explore and i in explore.steps}
+    for i in steps:
+        rows = running[i]
+        v = _velocity_of(velocity, x, record.times(i), rows)
         record.velocities.append(v)
-        record.evaluations += int(running.sum())
-        if explore is not None and i in explore.steps:
-            mean, std = explore.rule.transition(x, v, *levels(grid, i, x))
-            x = mean + std * explore.noise(i)
-            record.log_probs[i] = log_prob(x, mean, std)
+        record.evaluations += len(x) if rows is None else len(rows)
+        if i in noisy:
+            x, record.log_probs[i] = sde_step(x, v, *noisy[i])
         else:
             x = solver(record, i)
         record.states.append(x)
     return record
+
+
+def _running(last: Sequence[int], i: int, device: torch.device) -> Tensor | None:
+    """The samples that take step i; None is all of them."""
+    rows = [b for b, stop in enumerate(last) if stop >= i]
+    return None if len(rows) == len(last) else queued(torch.tensor(rows), device)
+
+
+def _noisy(
+    record: Rollout, explore: Exploration, i: int
+) -> tuple[Transition, Int[Tensor, " batch"]]:
+    """A stochastic step's transition, and the seeds of its noise."""
+    seeds = queued(explore.seeds(i), record.states[0].device)
+    return explore.rule.transition(*record.levels(i)), seeds
 
 
 def branches(records: Sequence[Rollout], rows: Sequence[int]) -> Rollout:
@@ -175,24 +223,20 @@ def branches(records: Sequence[Rollout], rows: Sequence[int]) -> Rollout:
     Returns:
         The branches; what their common part cost counts in `records` alone.
     """
+    chosen = queued(torch.tensor(rows), records[0].states[0].device)
     states, velocities = (
-        [torch.cat(same_index)[list(rows)] for same_index in zip(*paths, strict=True)]
+        [torch.cat(same_index)[chosen] for same_index in zip(*paths, strict=True)]
         for paths in ([r.states for r in records], [r.velocities for r in records])
     )
     return Rollout(records[0].grid, states, velocities)
 
 
-def _velocity_of(velocity: Velocity, x: Latents, time: Tensor, running: Tensor) -> Latents:
+def _velocity_of(
+    velocity: Velocity, x: Latents, time: PerSample, running: Tensor | None
+) -> Latents:
     """The velocity of the running samples, zero for the others."""
-    if bool(running.all()):
+    if running is None:
         return velocity(x, time)
     v = torch.zeros_like(x)
     v[running] = velocity[running](x[running], time[running])
     return v
-
-
-def levels(grid: Grid, index: Tensor | int, like: Latents) -> tuple[Tensor, Tensor]:
-    """σ[i] and σ[i+1], each [batch, 1, 1], for one index per sample."""
-    sigma = at(grid.sigmas, index, like)
-    sigma_next = at(grid.sigmas[1:], index, like)
-    return sigma[:, None, None], sigma_next[:, None, None]

@@ -1,12 +1,11 @@
-"""Sampler steps: Euler, DPM-Solver++, and the stochastic rules with their log-density.
+"""Sampler steps: Euler, DPM-Solver++, and the stochastic rules.
 
-All rules see x and v of shape [batch, tokens, channels] and σ, σ_next of shape [batch, 1, 1];
-dσ = σ_next - σ < 0.
+Deterministic steps see x and v of shape [batch, tokens, channels] and σ, σ_next of shape
+[batch, 1, 1], stochastic rules σ and σ_next of shape [batch]; dσ = σ_next - σ < 0.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,8 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from leapalign.kernels.sde import Transition
+
 Latents = Float[Tensor, "batch tokens channels"]
 Level = Float[Tensor, "batch 1 1"]
+PerSample = Float[Tensor, " batch"]
 
 
 def euler(x: Latents, v: Latents, sigma: Level, sigma_next: Level) -> Latents:
@@ -49,64 +51,55 @@ def dpm_solver_2m(
 class StochasticStep(Protocol):
     """A Gaussian transition p(x_next | x), the policy of a policy-gradient method."""
 
-    def transition(
-        self, x: Latents, v: Latents, sigma: Level, sigma_next: Level
-    ) -> tuple[Latents, Level]:
-        """The mean [batch, tokens, channels] and standard deviation [batch, 1, 1] of x_next."""
+    def transition(self, sigma: PerSample, sigma_next: PerSample) -> Transition:
+        """The mean's coefficients of x and v, and the standard deviation; for σ > 0."""
         ...
+
+
+def reverse_sde(diffusion: PerSample, sigma: PerSample, sigma_next: PerSample) -> Transition:
+    """One step of the SDE with a rectified flow's marginals (arXiv 2505.05470, Eq. 9).
+
+    With diffusion g: mean = x (1 + g² dσ / 2σ) + v (1 + g² (1-σ) / 2σ) dσ; std = g √(-dσ).
+    """
+    dsigma = sigma_next - sigma
+    drift = diffusion**2 / (2.0 * sigma)
+    return Transition(
+        1.0 + drift * dsigma,
+        (1.0 + drift * (1.0 - sigma)) * dsigma,
+        diffusion * torch.sqrt(-dsigma),
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class DanceSDE:
     """DanceGRPO's step (arXiv 2505.07818): constant diffusion η, drift corrected by the score.
 
-    x̂_0 = x - σ v; score = -(x - (1-σ) x̂_0) / σ²; mean = x + dσ v - ½ η² score dσ; std = η √(-dσ).
+    mean = x + dσ v - ½ η² score dσ with score = -(x - (1-σ) x̂_0) / σ² and x̂_0 = x - σ v, which is
+    `reverse_sde`'s; std = η √(-dσ).
     """
 
     eta: float
 
-    def transition(
-        self, x: Latents, v: Latents, sigma: Level, sigma_next: Level
-    ) -> tuple[Latents, Level]:
+    def transition(self, sigma: PerSample, sigma_next: PerSample) -> Transition:
         """See the class; defined for σ > 0."""
-        dsigma = sigma_next - sigma
-        image = x - sigma * v
-        score = -(x - (1.0 - sigma) * image) / sigma**2
-        mean = x + dsigma * v - 0.5 * self.eta**2 * score * dsigma
-        return mean, self.eta * torch.sqrt(-dsigma)
+        return reverse_sde(torch.full_like(sigma, self.eta), sigma, sigma_next)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowSDE:
-    """Flow-GRPO's step (arXiv 2505.05470, Eq. 9), also MixGRPO's: diffusion σ_t = η √(σ / (1-σ)).
-
-    mean = x (1 + σ_t² dσ / 2σ) + v (1 + σ_t² (1-σ) / 2σ) dσ; std = σ_t √(-dσ).
+    """Flow-GRPO's step (arXiv 2505.05470, Eq. 9), also MixGRPO's: diffusion η √(σ / (1-σ)).
 
     Args:
         eta: noise level η.
-        first: σ[1] of the grid; it stands in for σ = 1 in σ_t's denominator, which is singular
-            there.
+        first: σ[1] of the grid; it stands in for σ = 1 in the diffusion's denominator, which is
+            singular there.
     """
 
     eta: float
     first: float
 
-    def transition(
-        self, x: Latents, v: Latents, sigma: Level, sigma_next: Level
-    ) -> tuple[Latents, Level]:
+    def transition(self, sigma: PerSample, sigma_next: PerSample) -> Transition:
         """See the class; defined for σ > 0."""
-        dsigma = sigma_next - sigma
         bounded = torch.where(sigma >= 1.0, torch.full_like(sigma, self.first), sigma)
         diffusion = self.eta * torch.sqrt(sigma / (1.0 - bounded))
-        drift = diffusion**2 / (2.0 * sigma)
-        mean = x * (1.0 + drift * dsigma) + v * (1.0 + drift * (1.0 - sigma)) * dsigma
-        return mean, diffusion * torch.sqrt(-dsigma)
-
-
-def log_prob(x_next: Latents, mean: Latents, std: Level) -> Float[Tensor, " batch"]:
-    """Gaussian log-density, constants included: the *mean* over a sample's elements, float32."""
-    x_next, mean, std = x_next.float(), mean.float(), std.float()
-    density = (
-        -((x_next - mean) ** 2) / (2.0 * std**2) - torch.log(std) - 0.5 * math.log(2.0 * math.pi)
-    )
-    return density.mean(dim=(1, 2))
+        return reverse_sde(diffusion, sigma, sigma_next)

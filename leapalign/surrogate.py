@@ -19,7 +19,8 @@ from torch import Tensor
 from leapalign.kernels.leap import land
 from leapalign.plan import Leap, Plan
 from leapalign.rollout import Rollout, Velocity
-from leapalign.steps import Latents
+from leapalign.steps import Latents, PerSample
+from leapalign.transfer import queued
 
 Distances = Float[Tensor, "leaps batch"]
 
@@ -30,9 +31,7 @@ def landing(record: Rollout, leaps: Sequence[Leap]) -> Latents:
     return x + weight[:, None, None] * v
 
 
-def _last_terms(
-    record: Rollout, leaps: Sequence[Leap]
-) -> tuple[Latents, Latents, Float[Tensor, " batch"]]:
+def _last_terms(record: Rollout, leaps: Sequence[Leap]) -> tuple[Latents, Latents, PerSample]:
     """Each leap's sum up to its last term, that term's velocity, and its weight."""
     sums, velocities, weights = [], [], []
     for b, leap in enumerate(leaps):
@@ -44,34 +43,41 @@ def _last_terms(
         velocities.append(record.velocities[last][b])
         weights.append(weight)
     x = torch.stack(sums)
-    return x, torch.stack(velocities), x.new_tensor(weights)
+    return x, torch.stack(velocities), _on(x, weights)
+
+
+def _on(x: Latents, values: Sequence[float]) -> Float[Tensor, " values"]:
+    """Numbers of plans, in the latents' type and on their device."""
+    return queued(torch.tensor(values, dtype=x.dtype), x.device)
 
 
 def image_latents(record: Rollout, plans: Sequence[Plan]) -> Latents:
     """The latents whose reward is taken: the generated x_0, or the last leap's prediction of it."""
-    rows = torch.stack(
+    landed = landing(record, [plan.leaps[-1] for plan in plans])
+    return torch.stack(
         [
-            record.states[min(plan.leaps[-1].stop, len(record.states) - 1)][b]
+            landed[b] if plan.reward_on == "prediction" else _reached(record, plan.leaps[-1], b)
             for b, plan in enumerate(plans)
         ]
     )
-    predicts = torch.tensor([plan.reward_on == "prediction" for plan in plans])
-    if bool(predicts.any()):
-        rows[predicts] = landing(record, [plan.leaps[-1] for plan in plans])[predicts]
-    return rows
+
+
+def _reached(record: Rollout, leap: Leap, b: int) -> Float[Tensor, "tokens channels"]:
+    """Where a sample's path was at a leap's end, or as far as it was recorded."""
+    return record.states[min(leap.stop, len(record.states) - 1)][b]
 
 
 def connector_distances(record: Rollout, plans: Sequence[Plan]) -> Distances:
     """Mean |x[stop] - x̂[stop]| of every leap (Eq. 13); NaN at an image that was never reached."""
     rows = []
     for leaps in zip(*(plan.leaps for plan in plans), strict=True):
-        reached = [
-            record.states[min(leap.stop, len(record.states) - 1)][b] for b, leap in enumerate(leaps)
-        ]
+        reached = [_reached(record, leap, b) for b, leap in enumerate(leaps)]
         _, distance = land(*_last_terms(record, leaps), torch.stack(reached))
         rows.append(distance)
     distances = torch.stack(rows)
-    distances[-1, [plan.horizon < record.grid.end for plan in plans]] = torch.nan
+    for b, plan in enumerate(plans):
+        if plan.horizon < record.grid.end:
+            distances[-1, b] = torch.nan
     return distances
 
 
@@ -82,15 +88,15 @@ def similarity_weight(distances: Distances, plans: Sequence[Plan]) -> Float[Tens
         similarity = plan.similarity
         if similarity is None:
             continue
-        counted = torch.tensor(similarity.counts(len(plan.leaps)))
-        if bool(counted.any()):
-            weights[b] = 1.0 / distances[counted, b].clamp_min(similarity.floor).sum()
+        counts = zip(distances[:, b], similarity.counts(len(plan.leaps)), strict=True)
+        if counted := [distance for distance, counts_here in counts if counts_here]:
+            weights[b] = 1.0 / torch.stack(counted).clamp_min(similarity.floor).sum()
     return weights
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """One velocity evaluation with gradient, for the samples in `rows`.
+    """One velocity evaluation with gradient, for some of the samples.
 
     Args:
         rows: the samples that make it.
@@ -100,25 +106,22 @@ class Replay:
             input.
     """
 
-    rows: Tensor
-    index: Tensor
-    scale: Tensor
-    joint: Tensor
+    rows: Sequence[int]
+    index: Sequence[int]
+    scale: Sequence[float]
+    joint: Sequence[bool]
 
 
 def replays_of(leaps: Sequence[Leap]) -> Iterator[Replay]:
     """The replays of one leap per sample, the m-th active step of all samples together."""
     for m in range(max(len(leap.active) for leap in leaps)):
         rows = [b for b, leap in enumerate(leaps) if m < len(leap.active)]
-        steps = [leaps[b].active[m] for b in rows]
+        steps = [(leaps[b], leaps[b].active[m]) for b in rows]
         yield Replay(
-            rows=torch.tensor(rows),
-            index=torch.tensor(steps),
-            scale=torch.tensor(
-                [leaps[b].weight[i] * leaps[b].gain[i] for b, i in zip(rows, steps, strict=True)],
-                dtype=torch.float64,
-            ),
-            joint=torch.tensor([leaps[b].start == i for b, i in zip(rows, steps, strict=True)]),
+            rows=rows,
+            index=[i for _, i in steps],
+            scale=[leap.weight[i] * leap.gain[i] for leap, i in steps],
+            joint=[leap.start == i for leap, i in steps],
         )
 
 
@@ -161,7 +164,9 @@ def sweep(
             before_last()
         x = _replay(velocity, record, replay, g, crosses=leg > 0)
         if x.grad is not None:
-            nested[replay.rows[replay.joint]] = x.grad[replay.joint]
+            for row, joint, slope in zip(replay.rows, replay.joint, x.grad, strict=True):
+                if joint:
+                    nested[row] = slope
         evaluations += len(replay.rows)
     return evaluations
 
@@ -170,27 +175,19 @@ def _replay(
     velocity: Velocity, record: Rollout, replay: Replay, g: Latents, *, crosses: bool
 ) -> Float[Tensor, "rows tokens channels"]:
     """One vector-Jacobian product; the returned input holds its gradient if a joint is crossed."""
-    x = torch.stack(
-        [record.states[int(i)][int(b)] for b, i in zip(replay.rows, replay.index, strict=True)]
-    )
-    x = x.detach().requires_grad_(crosses and bool(replay.joint.any()))
-    time = at_rows(record, replay)
-    whole = len(replay.rows) == len(g)
-    v = (velocity if whole else velocity[replay.rows])(x, time)
-    v.backward(replay.scale.to(g)[:, None, None] * g[replay.rows])
+    x = torch.stack([record.states[i][b] for b, i in zip(replay.rows, replay.index, strict=True)])
+    x = x.detach().requires_grad_(crosses and any(replay.joint))
+    rows, index = (queued(torch.tensor(n), x.device) for n in (replay.rows, replay.index))
+    whole = len(rows) == len(g)
+    v = (velocity if whole else velocity[rows])(x, record.times(index))
+    v.backward(_on(g, replay.scale)[:, None, None] * g[rows])
     return x
-
-
-def at_rows(record: Rollout, replay: Replay) -> Float[Tensor, " rows"]:
-    """The model's time of each replayed sample."""
-    state = record.states[0]
-    return torch.tensor(record.grid.times, dtype=state.dtype)[replay.index].to(state.device)
 
 
 def _cross_joint(plans: Sequence[Plan], g: Latents, nested: Latents) -> Latents:
     """The cotangent one leap earlier: g + α·nested (Eq. 10), or α·nested alone (Eq. 14)."""
-    alpha = g.new_tensor([plan.nesting for plan in plans])[:, None, None]
-    direct = g.new_tensor([0.0 if plan.nested_only else 1.0 for plan in plans])[:, None, None]
+    alpha = _on(g, [plan.nesting for plan in plans])[:, None, None]
+    direct = _on(g, [0.0 if plan.nested_only else 1.0 for plan in plans])[:, None, None]
     return direct * g + alpha * nested
 
 

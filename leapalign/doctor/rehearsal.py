@@ -21,7 +21,7 @@ from leapalign.grid import Grid
 from leapalign.method import Method, Progress
 from leapalign.settings import TrainSettings
 from leapalign.steps import Latents
-from leapalign.streams import choices
+from leapalign.streams import choices, stream_seed
 
 TOKENS, CHANNELS = 16, 4
 DRAWN = 8
@@ -200,6 +200,9 @@ class _Rehearsal:
 
     def noise(self, iteration: int, slots: Sequence[int], *name: str | int) -> Latents:  # noqa: ARG002
         return torch.randn(len(slots), TOKENS, CHANNELS, generator=self._noise)
+
+    def noise_seed(self, iteration: int, slot: int, *name: str | int) -> int:
+        return stream_seed(self.settings.seed, iteration, slot, *name)
 
     def choices(self, iteration: int, slot: int, name: str) -> np.random.Generator:
         return choices(self.settings.seed, iteration, slot, name)

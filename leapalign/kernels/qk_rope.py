@@ -61,12 +61,20 @@ def reference(
 
 
 def rotate(x: Heads, cos: Angles, sin: Angles) -> Heads:
-    """Turn each pair of a head by its token's angle, in float32 or wider."""
+    """Turn each pair of a head by its token's angle, in float32 or wider.
+
+    As one complex product, a third of the passes over memory that diffusers' real one takes, with
+    the same roundings; but that is how torch.compile, which fuses no complex numbers, has it.
+    """
     wide = torch.promote_types(x.dtype, torch.float32)
-    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
-    out = x.to(wide) * cos[None, :, None] + turned.to(wide) * sin[None, :, None]
-    return out.to(x.dtype)
+    pairs = x.to(wide).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        real, imaginary = pairs.unbind(-1)
+        turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
+        return (x.to(wide) * cos[None, :, None] + turned * sin[None, :, None]).to(x.dtype)
+    turn = torch.complex(cos[:, ::2], sin[:, ::2])
+    turned = torch.view_as_complex(pairs) * turn[None, :, None]
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
 
 def _join(parts: Sequence[Tensor]) -> Tensor:

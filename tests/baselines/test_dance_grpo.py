@@ -54,7 +54,7 @@ def test_the_reward_is_taken_on_the_last_steps_prediction() -> None:
             break
         sigma, dsigma = grid.sigmas[i], grid.delta(i)
         score = -(x - (1 - sigma) * (x - sigma * v)) / sigma**2
-        noise = torch.cat([problem.noise(0, [0], "step", i, member) for member in range(4)])
+        noise = problem.step_noise(0, 0, i, group=4)
         x = x + dsigma * v - 0.5 * 0.3**2 * score * dsigma + 0.3 * (-dsigma) ** 0.5 * noise
 
 

@@ -53,7 +53,7 @@ def test_every_image_has_noise_of_its_own_and_the_steps_are_flow_grpos() -> None
         if i == 3:
             x = x + dt * v
             break
-        noise = torch.cat([problem.noise(0, [0], "step", i, member) for member in range(4)])
+        noise = problem.step_noise(0, 0, i, group=4)
         diffusion = 0.9 * (t / (1 - (sigmas[1] if t == 1 else t))) ** 0.5
         drift = diffusion**2 / (2 * t)
         mean = x * (1 + drift * dt) + v * (1 + drift * (1 - t)) * dt

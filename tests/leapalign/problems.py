@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from leapalign.grid import Grid
+from leapalign.kernels.philox import normal
 from leapalign.method import Method, Progress
 from leapalign.rollout import Velocity
-from leapalign.streams import choices, stream
+from leapalign.streams import choices, stream, stream_seed
 from tests.fields import AnalyticField
 
 if TYPE_CHECKING:
@@ -56,6 +57,16 @@ class MiniProblem(ABC):
 
     def prompts(self, iteration: int, slots: Sequence[int]) -> list[str]:
         return [PROMPTS[(iteration + slot) % len(PROMPTS)] for slot in slots]
+
+    def noise_seed(self, iteration: int, slot: int, *name: str | int) -> int:
+        return stream_seed(self.seed, iteration, slot, *name)
+
+    def step_noise(self, iteration: int, slot: int, step: int, group: int) -> Tensor:
+        """The noise of a stochastic step, one row for each of a group's members."""
+        names = [(slot, "step", step, member) for member in range(group)]
+        seeds = torch.tensor([self.noise_seed(iteration, *name) for name in names])
+        like = self.noise(iteration, [slot], "initial")
+        return normal(seeds, like.numel()).view(group, *like.shape[1:])
 
     def choices(self, iteration: int, slot: int, name: str) -> np.random.Generator:
         return choices(self.seed, iteration, slot, name)
