@@ -17,6 +17,8 @@ except ImportError:  # there is no Triton for macOS and Windows, where the refer
 
 # Elements that a program holds at a time: 16 for each of 256 threads.
 TILE = 4096
+# Tokens that a program fetches ahead of the one that it works on.
+STAGES = 3
 DTYPES = (torch.float32, torch.bfloat16)
 
 # The one switch: LEAPALIGN_KERNELS=1 in the environment. Without it every operation is left to its
@@ -64,8 +66,14 @@ def block(size: int) -> int:
 
 
 def rows(width: int) -> int:
-    """Tokens in a tile of `width` channels: several where one would leave a program idle."""
-    return max(1, TILE // width)
+    """Tokens in a tile of whole tokens: several where one would leave a program idle."""
+    return max(1, TILE // block(width))
+
+
+def tile(channels: int) -> tuple[int, int]:
+    """Tokens and channels in a tile of an operation that takes each element alone."""
+    size = min(block(channels), 1024)
+    return TILE // size, size
 
 
 def warps(elements: int) -> int:
@@ -73,17 +81,22 @@ def warps(elements: int) -> int:
     return max(1, min(8, elements // 512))
 
 
-def share(tokens: int, batch: int, device: torch.device) -> int:
-    """Tokens of one sample that each program takes in turn, so that every processor has work.
+def share(tokens: int, columns: int, device: torch.device) -> int:
+    """Tokens that each program takes in turn, so that every processor has work.
 
     Few programs mean few partial sums of what is reduced over tokens; four a processor keep the
     memory busy.
+
+    Args:
+        tokens: of a sample.
+        columns: rows of programs, one for each sample or part of its channels.
+        device: whose processors share.
     """
     if device.type == "cuda":
         processors = torch.cuda.get_device_properties(device).multi_processor_count
     else:
         processors = 2
-    return cdiv(tokens, max(1, 4 * processors // batch))
+    return cdiv(tokens, max(1, 4 * processors // columns))
 
 
 def cdiv(a: int, b: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, rows, share, tl, warps
+from leapalign.kernels.dispatch import STAGES, cdiv, dense, fused, jit, share, tile, tl, warps
 
 
 def gated_add(
@@ -32,22 +32,19 @@ def reference(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
 def _forward(
     residual, x, gate, y,
     residual_batch, residual_token, x_batch, x_token, gate_batch,
-    tokens, channels, share,
+    tokens, channels,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    b = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * share
-    last = min(first + share, tokens)
-    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    b = tl.program_id(2).to(tl.int64)
+    t = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     wide = c < channels
+    inside = (t < tokens) & wide
+    base = residual + b * residual_batch + t * residual_token
+    stream = tl.load(base + c, mask=inside, other=0.0).to(tl.float32)
+    branch = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
     factor = tl.load(gate + b * gate_batch + c, mask=wide, other=0.0).to(tl.float32)
-    for start in range(first, last, ROWS):
-        t = start + r
-        inside = (t < last) & wide
-        base = residual + b * residual_batch + t * residual_token
-        stream = tl.load(base + c, mask=inside, other=0.0).to(tl.float32)
-        branch = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
-        tl.store(y + (b * tokens + t) * channels + c, stream + factor * branch, mask=inside)
+    tl.store(y + (b * tokens + t) * channels + c, stream + factor * branch, mask=inside)
 
 
 @jit
@@ -55,16 +52,17 @@ def _backward(
     g, x, gate, dx, dgate,
     g_batch, g_token, x_batch, x_token, gate_batch,
     tokens, channels, share,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    b = tl.program_id(1).to(tl.int64)
+    b = tl.program_id(2).to(tl.int64)
     first = tl.program_id(0) * share
     last = min(first + share, tokens)
-    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    r = tl.arange(0, ROWS)[:, None]
+    c = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
     wide = c < channels
     factor = tl.load(gate + b * gate_batch + c, mask=wide, other=0.0).to(tl.float32)
     gate_sum = tl.zeros((ROWS, BLOCK), tl.float32)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         t = start + r
         inside = (t < last) & wide
         dy = tl.load(g + b * g_batch + t * g_token + c, mask=inside, other=0.0).to(tl.float32)
@@ -81,12 +79,12 @@ def _op(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
     y = _op_shape(residual, x, gate)
     residual, x, gate = dense(residual), dense(x), dense(gate)
     batch, tokens, channels = x.shape
-    part, size = share(tokens, batch, x.device), block(channels)
-    _forward[cdiv(tokens, part), batch](
+    rows, size = tile(channels)
+    _forward[cdiv(tokens, rows), cdiv(channels, size), batch](
         residual, x, gate, y,
         *residual.stride()[:2], *x.stride()[:2], gate.stride(0),
-        tokens, channels, part,
-        rows(size), size, num_warps=warps(size * rows(size)),
+        tokens, channels,
+        rows, size, num_warps=warps(rows * size),
     )  # fmt: skip
     return y
 
@@ -102,15 +100,17 @@ def _backward_op(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients to x, and in float32 to the gate; the residual's is g itself."""
     g, x, gate = dense(g), dense(x), dense(gate)
     batch, tokens, channels = x.shape
-    part, size = share(tokens, batch, x.device), block(channels)
+    rows, size = tile(channels)
+    columns = cdiv(channels, size)
+    part = share(tokens, columns * batch, x.device)
     programs = cdiv(tokens, part)
     dx = x.new_empty(x.shape)
     dgate = x.new_empty(batch, programs, channels, dtype=torch.float32)
-    _backward[programs, batch](
+    _backward[programs, columns, batch](
         g, x, gate, dx, dgate,
         *g.stride()[:2], *x.stride()[:2], gate.stride(0),
         tokens, channels, part,
-        rows(size), size, num_warps=warps(size * rows(size)),
+        rows, size, STAGES, num_warps=warps(rows * size),
     )  # fmt: skip
     return dx, dgate.sum(1)
 

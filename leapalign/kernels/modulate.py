@@ -7,7 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, rows, share, tl, warps
+from leapalign.kernels.dispatch import (
+    STAGES,
+    block,
+    cdiv,
+    dense,
+    fused,
+    jit,
+    rows,
+    share,
+    tl,
+    warps,
+)
 
 
 def modulate(
@@ -35,27 +46,24 @@ def reference(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Ten
 def _forward(
     x, scale, shift, y, mean, rstd,
     x_batch, x_token, scale_batch, shift_batch,
-    tokens, channels, share, eps,
+    tokens, channels, eps,
     ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
-    first = tl.program_id(0) * share
-    last = min(first + share, tokens)
-    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
+    t = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    c = tl.arange(0, BLOCK)[None, :]
     wide = c < channels
+    inside = (t < tokens) & wide
+    row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
     gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=wide, other=0.0).to(tl.float32)
     bias = tl.load(shift + b * shift_batch + c, mask=wide, other=0.0).to(tl.float32)
-    for start in range(first, last, ROWS):
-        t = start + r
-        inside = (t < last) & wide
-        row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
-        mu = tl.sum(row, axis=1, keep_dims=True) / channels
-        centred = tl.where(inside, row - mu, 0.0)
-        variance = tl.sum(centred * centred, axis=1, keep_dims=True) / channels
-        inverse = tl.rsqrt(variance + eps)
-        tl.store(y + (b * tokens + t) * channels + c, centred * inverse * gain + bias, mask=inside)
-        tl.store(mean + b * tokens + t, mu, mask=t < last)
-        tl.store(rstd + b * tokens + t, inverse, mask=t < last)
+    mu = tl.sum(row, axis=1, keep_dims=True) / channels
+    centred = tl.where(inside, row - mu, 0.0)
+    variance = tl.sum(centred * centred, axis=1, keep_dims=True) / channels
+    inverse = tl.rsqrt(variance + eps)
+    tl.store(y + (b * tokens + t) * channels + c, centred * inverse * gain + bias, mask=inside)
+    tl.store(mean + b * tokens + t, mu, mask=t < tokens)
+    tl.store(rstd + b * tokens + t, inverse, mask=t < tokens)
 
 
 @jit
@@ -63,7 +71,7 @@ def _backward(
     g, x, scale, mean, rstd, dx, dscale, dshift,
     g_batch, g_token, x_batch, x_token, scale_batch,
     tokens, channels, share,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
     first = tl.program_id(0) * share
@@ -73,7 +81,7 @@ def _backward(
     gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=wide, other=0.0).to(tl.float32)
     scale_sum = tl.zeros((ROWS, BLOCK), tl.float32)
     shift_sum = tl.zeros((ROWS, BLOCK), tl.float32)
-    for start in range(first, last, ROWS):
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
         t = start + r
         inside = (t < last) & wide
         mu = tl.load(mean + b * tokens + t, mask=t < last, other=0.0)
@@ -99,12 +107,12 @@ def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Te
     y, mean, rstd = _op_shapes(x, scale, shift, eps)
     x, scale, shift = dense(x), dense(scale), dense(shift)
     batch, tokens, channels = x.shape
-    part, size = share(tokens, batch, x.device), block(channels)
-    _forward[cdiv(tokens, part), batch](
+    height, size = rows(channels), block(channels)
+    _forward[cdiv(tokens, height), batch](
         x, scale, shift, y, mean, rstd,
         *x.stride()[:2], scale.stride(0), shift.stride(0),
-        tokens, channels, part, eps,
-        rows(size), size, num_warps=warps(size * rows(size)),
+        tokens, channels, eps,
+        height, size, num_warps=warps(height * size),
     )  # fmt: skip
     return y, mean, rstd
 
@@ -124,21 +132,21 @@ def _op_shapes(
 @torch.library.custom_op("leapalign::modulate_backward", mutates_args=())
 def _backward_op(
     g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients to x, and in float32 to scale and shift."""
+) -> tuple[Tensor, Tensor]:
+    """The gradients to x, and in float32 to scale and shift, one after the other."""
     g, x, scale = dense(g), dense(x), dense(scale)
     batch, tokens, channels = x.shape
-    part, size = share(tokens, batch, x.device), block(channels)
+    part, height, size = share(tokens, batch, x.device), rows(channels), block(channels)
     programs = cdiv(tokens, part)
     dx = x.new_empty(x.shape)
-    dscale, dshift = x.new_empty(2, batch, programs, channels, dtype=torch.float32)
+    sums = x.new_empty(2, batch, programs, channels, dtype=torch.float32)
     _backward[programs, batch](
-        g, x, scale, mean, rstd, dx, dscale, dshift,
+        g, x, scale, mean, rstd, dx, *sums,
         *g.stride()[:2], *x.stride()[:2], scale.stride(0),
         tokens, channels, part,
-        rows(size), size, num_warps=warps(size * rows(size)),
+        height, size, STAGES, num_warps=warps(height * size),
     )  # fmt: skip
-    return dx, dscale.sum(1), dshift.sum(1)
+    return dx, sums.sum(2)
 
 
 @_backward_op.register_fake
@@ -148,9 +156,8 @@ def _backward_shapes(
     scale: Tensor,
     mean: Tensor,
     rstd: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    dscale = scale.new_empty(scale.shape, dtype=torch.float32)
-    return x.new_empty(x.shape), dscale, torch.empty_like(dscale)
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), scale.new_empty(2, *scale.shape, dtype=torch.float32)
 
 
 def _save(ctx, inputs, output) -> None:
@@ -161,7 +168,7 @@ def _save(ctx, inputs, output) -> None:
 
 def _differentiate(ctx, g, _mean, _rstd):
     x, scale, mean, rstd = ctx.saved_tensors
-    dx, dscale, dshift = torch.ops.leapalign.modulate_backward(g, x, scale, mean, rstd)
+    dx, (dscale, dshift) = torch.ops.leapalign.modulate_backward(g, x, scale, mean, rstd)
     return dx, dscale.to(scale.dtype), dshift.to(ctx.shift_dtype), None
 
 

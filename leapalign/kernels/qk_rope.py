@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from leapalign.kernels.dispatch import block, cdiv, dense, fused, jit, share, tl, warps
+from leapalign.kernels.dispatch import STAGES, block, cdiv, dense, fused, jit, share, tl, warps
 
 Heads = Float[Tensor, "batch tokens heads width"]
 Angles = Float[Tensor, "joint_tokens width"]
@@ -138,7 +138,7 @@ def _backward(
     g, x, weight, cos, sin, dx, dweight,
     g_batch, g_token, g_head, x_batch, x_token, x_head,
     tokens, heads, width, share, eps,
-    HEADS: tl.constexpr, BLOCK: tl.constexpr,
+    HEADS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     # `g`, `cos` and `sin` begin at the stream's first joint token.
     b = tl.program_id(1).to(tl.int64)
@@ -148,7 +148,7 @@ def _backward(
     inside = (h < heads) & wide
     factor = tl.load(weight + d, mask=wide, other=0.0).to(tl.float32)
     weight_sum = tl.zeros((HEADS, BLOCK), tl.float32)
-    for t in range(first, min(first + share, tokens)):
+    for t in tl.range(first, min(first + share, tokens), num_stages=STAGES):
         c = tl.load(cos + t * width + d, mask=wide, other=0.0).to(tl.float32)
         s = tl.load(sin + t * width + d, mask=wide, other=0.0).to(tl.float32)
         at = b * g_batch + t * g_token + h * g_head + d
@@ -229,7 +229,7 @@ def _backward_op(
         g, x, weight.contiguous(), cos.contiguous(), sin.contiguous(), dx, dweight,
         *g.stride()[:3], *x.stride()[:3],
         tokens, heads, width, part, eps,
-        *sizes, num_warps=warps(sizes[0] * sizes[1]),
+        *sizes, STAGES, num_warps=warps(sizes[0] * sizes[1]),
     )  # fmt: skip
     return dx, dweight.sum(0)
 
