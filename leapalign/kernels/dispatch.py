@@ -92,11 +92,14 @@ def share(tokens: int, columns: int, device: torch.device) -> int:
         columns: rows of programs, one for each sample or part of its channels.
         device: whose processors share.
     """
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-    else:
-        processors = 2
-    return cdiv(tokens, max(1, 4 * processors // columns))
+    return cdiv(tokens, max(1, 4 * processors(device) // columns))
+
+
+def processors(device: torch.device) -> int:
+    """How many run at a time; the interpreter takes its programs one by one."""
+    if device.type != "cuda":
+        return 2
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
 
 
 def cdiv(a: int, b: int) -> int:
