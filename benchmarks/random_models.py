@@ -26,7 +26,7 @@ from leapalign.backbones.flux import Flux
 from leapalign.doctor.folders import configured, longest_text
 from leapalign.doctor.sketch import built
 from leapalign.kernels import dispatch
-from leapalign.kernels.flux import fuse
+from leapalign.kernels.fuse import fuse
 from leapalign.rewards.hpsv2 import HPSv2, model_name
 from leapalign.streams import stream
 

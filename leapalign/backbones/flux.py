@@ -18,7 +18,7 @@ from leapalign.backbones.pipeline import PipelineBackbone, dynamic_shift
 from leapalign.errors import UserError
 from leapalign.grid import Grid
 from leapalign.kernels import dispatch
-from leapalign.kernels.flux import fuse
+from leapalign.kernels.fuse import fuse
 from leapalign.steps import Latents
 
 # Side of the patches of latents that make one token.

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
-from leapalign.kernels.flux import FUSED
+from leapalign.kernels.fuse import FUSED
 from leapalign.rollout import rollout
 from leapalign.streams import stream
 from tests import tolerances
