@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 import leapalign.backbones
+import leapalign.kernels
 import leapalign.rollout
 from eval.fingerprints import fingerprint, sources
 from eval.manifest import MANIFEST, Sample, write_manifest
@@ -142,7 +143,15 @@ def _fingerprint(
         one_at_a_time.json(),
         json.dumps([weights_fingerprint(path) for path in weights]),
         json.dumps([asdict(sample) for sample in samples]),
-        sources(leapalign.backbones, compute, grid, leapalign.rollout, steps, streams),
+        sources(
+            leapalign.backbones,
+            leapalign.kernels,
+            compute,
+            grid,
+            leapalign.rollout,
+            steps,
+            streams,
+        ),
     )
 
 

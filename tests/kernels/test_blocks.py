@@ -150,6 +150,12 @@ def test_they_do_so_under_checkpointing_and_regional_compilation(
     assert_close(compiled, expected)
 
 
+def test_a_loaded_backbone_is_on_them(
+    loader: type[Flux | StableDiffusion3], folder: Path, fused: Transformer
+) -> None:
+    assert types(loader.load(folder, 64).transformer) == types(fused)
+
+
 def test_a_transformer_in_half_precision_is_left_alone(stock: Transformer) -> None:
     half = copy.deepcopy(stock).half()
     fuse(half)
