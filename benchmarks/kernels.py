@@ -27,7 +27,7 @@ from benchmarks.machine import copy_bandwidth, provenance
 from benchmarks.timing import side_by_side
 from leapalign.errors import UserError, main_guard
 from leapalign.files import write_json
-from leapalign.kernels.flux import fuse
+from leapalign.kernels.fuse import fuse
 
 GIGABYTE = 1e9
 

@@ -25,8 +25,6 @@ from leapalign.backbones.encodings import EncodedPrompts, Encodings
 from leapalign.backbones.flux import Flux
 from leapalign.doctor.folders import configured, longest_text
 from leapalign.doctor.sketch import built
-from leapalign.kernels import dispatch
-from leapalign.kernels.flux import fuse
 from leapalign.rewards.hpsv2 import HPSv2, model_name
 from leapalign.streams import stream
 
@@ -98,8 +96,6 @@ class RandomFlux(Flux):
             RandomEncodings(tokens, config["pooled_projection_dim"], encoder_dtype or dtype),
         )
         flux.check()
-        if dispatch.ENABLED and vae.device.type == "cuda":
-            fuse(transformer)
         return flux
 
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +23,12 @@ from PIL import Image
 from torch import Tensor
 
 import leapalign.backbones
+import leapalign.kernels
 import leapalign.rollout
 from eval.fingerprints import fingerprint, sources
 from eval.manifest import MANIFEST, Sample, write_manifest
 from eval.progress import batches
+from eval.threads import THREADS, ahead
 from leapalign import compute, grid, steps, streams
 from leapalign.backbones.backbone import Backbone
 from leapalign.data import read_prompts
@@ -97,13 +101,28 @@ def make_images(
             compute.lower(backbone.transformer, precision)
         prompts = [sample.prompt for sample in missing]
         backbone.prefetch(prompts, settings.evaluation.guidance)
-        for batch in batches(missing, settings.evaluation.batch, "generate"):
-            for sample, image in zip(
-                batch, sample_images(backbone, batch, settings.evaluation), strict=True
-            ):
-                with replacing(out / sample.image) as temporary:
-                    to_pil(image).save(temporary)
+        # One image more than a batch: the next batch is sampled while this one is written, and
+        # none after that before this one is.
+        count = settings.evaluation.batch + 1
+        made = _made(backbone, missing, settings.evaluation)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for written in ahead(pool, partial(_write, out), made, count):
+                written.result()
     write_manifest(out, samples)
+
+
+def _made(
+    backbone: Backbone, samples: Sequence[Sample], evaluation: Evaluation
+) -> Iterator[tuple[Sample, Image.Image]]:
+    """Each sample and its image, sampled in batches as they are asked for."""
+    for batch in batches(samples, evaluation.batch, "generate"):
+        yield from zip(batch, to_pil(sample_images(backbone, batch, evaluation)), strict=True)
+
+
+def _write(out: Path, made: tuple[Sample, Image.Image]) -> None:
+    sample, image = made
+    with replacing(out / sample.image) as temporary:
+        image.save(temporary)
 
 
 @torch.inference_mode()
@@ -120,16 +139,16 @@ def sample_images(
     return backbone.decode(path.states[-1]).float()
 
 
-def to_pil(image: Float[Tensor, "3 height width"]) -> Image.Image:
-    """An image in [0, 1] in 8 bits, rounded as diffusers rounds.
+def to_pil(images: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """Images in [0, 1] in 8 bits, rounded as diffusers rounds, in one transfer from their device.
 
     Raises:
-        UserError: It is not finite.
+        UserError: One is not finite.
     """
-    if not bool(torch.isfinite(image).all()):
+    if not bool(torch.isfinite(images).all()):
         raise UserError("the model made an image that is not finite; its weights are damaged")
-    pixels = (image * 255).round().to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return [Image.fromarray(image) for image in pixels.contiguous().cpu().numpy()]
 
 
 def _fingerprint(
@@ -142,7 +161,15 @@ def _fingerprint(
         one_at_a_time.json(),
         json.dumps([weights_fingerprint(path) for path in weights]),
         json.dumps([asdict(sample) for sample in samples]),
-        sources(leapalign.backbones, compute, grid, leapalign.rollout, steps, streams),
+        sources(
+            leapalign.backbones,
+            leapalign.kernels,
+            compute,
+            grid,
+            leapalign.rollout,
+            steps,
+            streams,
+        ),
     )
 
 

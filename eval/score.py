@@ -19,14 +19,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from eval.fingerprints import fingerprint
 from eval.inputs import read_samples
@@ -35,6 +33,7 @@ from eval.manifest import Sample, open_image, read_bytes
 from eval.progress import batches
 from eval.scorers import GENEVAL, Entry, Model, Scorer, make_scorer
 from eval.tables import write_scores
+from eval.threads import THREADS, ahead
 from leapalign.devices import leased_device
 from leapalign.errors import UserError, main_guard
 from leapalign.files import require_writable, write_text
@@ -43,10 +42,7 @@ from leapalign.rewards import REWARDS
 from leapalign.settings import ScoreSettings, plain_name
 
 BATCH = 50
-THREADS = min(8, os.cpu_count() or 1)
 AHEAD = 2 * BATCH  # images decoded and prepared while others are being scored
-
-T = TypeVar("T")
 
 
 def score_folder(folder: Path, samples: Sequence[Sample], outputs: Mapping[Path, Scorer]) -> None:
@@ -83,8 +79,8 @@ def _score_missing(
     model = scorer.load()
     pool = ThreadPoolExecutor(THREADS)
     try:
-        upcoming = _ahead(
-            pool, lambda sample: model.prepare(open_image(folder, sample)), missing.values()
+        upcoming = ahead(
+            pool, lambda sample: model.prepare(open_image(folder, sample)), missing.values(), AHEAD
         )
         for keys in batches(list(missing), BATCH, f"score {scorer.name}"):
             samples = [missing[key] for key in keys]
@@ -96,17 +92,6 @@ def _score_missing(
                     raise _failure(folder / sample.image, scorer.name, outcome) from outcome
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[T], Any], items: Iterable[T]
-) -> Iterator[Future[Any]]:
-    """The work on each item, begun up to AHEAD items before it is asked for."""
-    rest = iter(items)
-    begun = deque(pool.submit(work, item) for item in islice(rest, AHEAD))
-    while begun:
-        yield begun.popleft()
-        begun.extend(pool.submit(work, item) for item in islice(rest, 1))
 
 
 def _outcomes(

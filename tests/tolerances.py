@@ -72,8 +72,8 @@ KERNEL_FLOAT32 = 1e-5
 KERNEL_BFLOAT16 = 1e-2
 """The same for bfloat16 inputs, outputs and gradients."""
 
-KERNELS_IN_FLUX = 1e-5
-"""Outputs and gradients of a tiny float32 FLUX with and without the kernels, as above."""
+KERNELS_IN_BLOCKS = 1e-5
+"""Outputs and gradients of a tiny float32 FLUX or SD3 with and without the kernels, as above."""
 
 RESAMPLING = 1e-12
 """The resampling matrix against torch's antialiased bicubic interpolation, in float64."""

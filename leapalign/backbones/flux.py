@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +16,6 @@ from leapalign.backbones.encodings import EncodedPrompts
 from leapalign.backbones.pipeline import PipelineBackbone, dynamic_shift
 from leapalign.errors import UserError
 from leapalign.grid import Grid
-from leapalign.kernels import dispatch
-from leapalign.kernels.flux import fuse
 from leapalign.steps import Latents
 
 # Side of the patches of latents that make one token.
@@ -66,25 +63,6 @@ class Flux(PipelineBackbone):
     title = "FLUX"
     longest = 512
     patch = PATCH
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path,
-        resolution: int,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        encoder_dtype: torch.dtype | None = None,
-    ) -> Flux:
-        """Load a diffusers folder or hub id, with the fused kernels where they are enabled.
-
-        Raises:
-            UserError: as `PipelineBackbone.load`.
-        """
-        flux = super().load(path, resolution, device, dtype, encoder_dtype)
-        if dispatch.ENABLED and flux.pipeline.device.type == "cuda":
-            fuse(flux.transformer)
-        return flux
 
     def grid(self, steps: int) -> Grid:
         """The pipeline's own sigmas: uniform, shifted by e^μ, μ linear in the image tokens."""

@@ -32,6 +32,7 @@ from leapalign.backbones.folder import (
     text_parts,
 )
 from leapalign.errors import UserError
+from leapalign.kernels.fuse import fuse
 from leapalign.steps import Latents
 
 LOADERS = {
@@ -68,6 +69,10 @@ class PipelineBackbone(ABC):
     title: ClassVar[str]
     longest: ClassVar[int]
     spare: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Fit the fused operations into the transformer, where it has a place for them."""
+        fuse(self.transformer)
 
     @classmethod
     def load(

@@ -1,8 +1,4 @@
-"""FLUX's blocks on the fused operations, fitted into a loaded diffusers transformer.
-
-Parameters, their names and the model's own code stay as they are: a module changes its class to one
-whose forward computes the same with `leapalign.kernels`, an attention its processor.
-"""
+"""FLUX's attention and blocks (Black Forest Labs, 2024) on the fused operations."""
 
 from __future__ import annotations
 
@@ -10,59 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers.models import normalization
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers import transformer_flux
-from torch import Tensor, nn
+from torch import Tensor
 
-from leapalign.kernels.dispatch import DTYPES
+from leapalign.kernels.adaln import finish
 from leapalign.kernels.gated_add import gated_add
-from leapalign.kernels.modulate import modulate
 from leapalign.kernels.qk_rope import Stream, qk_rope
-
-
-def fuse(transformer: nn.Module) -> None:
-    """Fit the fused operations into a FluxTransformer2DModel, in place.
-
-    A transformer in float16 or float64, which the kernels do not take, is left alone.
-    """
-    if transformer.dtype not in DTYPES:
-        return
-    for module in transformer.modules():
-        if type(module) in FUSED:
-            module.__class__ = FUSED[type(module)]
-        if isinstance(module, transformer_flux.FluxAttention):
-            module.set_processor(FluxAttnProcessor())
-
-
-# The classes keep diffusers' names: regional compilation and FSDP find blocks by them.
-
-
-class AdaLayerNormZero(normalization.AdaLayerNormZero):
-    """The first norm of a double block's stream, and what modulates the rest of it."""
-
-    def forward(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """The modulated tokens, the attention's gate; the feed-forward's shift, scale and gate."""
-        shift, scale, gate, *feed_forward = self.linear(self.silu(emb)).chunk(6, dim=1)
-        return modulate(x, scale, shift, self.norm.eps), gate, *feed_forward
-
-
-class AdaLayerNormZeroSingle(normalization.AdaLayerNormZeroSingle):
-    """The norm of a single block."""
-
-    def forward(self, x: Tensor, emb: Tensor) -> tuple[Tensor, Tensor]:
-        """The modulated tokens and the gate."""
-        shift, scale, gate = self.linear(self.silu(emb)).chunk(3, dim=1)
-        return modulate(x, scale, shift, self.norm.eps), gate
-
-
-class AdaLayerNormContinuous(normalization.AdaLayerNormContinuous):
-    """The norm before the output."""
-
-    def forward(self, x: Tensor, conditioning_embedding: Tensor) -> Tensor:
-        """The modulated tokens."""
-        scale, shift = self.linear(self.silu(conditioning_embedding).to(x.dtype)).chunk(2, dim=1)
-        return modulate(x, scale, shift, self.norm.eps)
 
 
 class FluxAttnProcessor(transformer_flux.FluxAttnProcessor):
@@ -125,18 +75,9 @@ class FluxTransformerBlock(transformer_flux.FluxTransformerBlock):
             image_rotary_emb=image_rotary_emb,
             **(joint_attention_kwargs or {}),
         )
-        image = _finish(hidden_states, image, image_modulation, self.norm2, self.ff)
+        image = finish(hidden_states, image, image_modulation, self.norm2, self.ff)
         norm, feed_forward = self.norm2_context, self.ff_context
-        return _finish(encoder_hidden_states, text, text_modulation, norm, feed_forward), image
-
-
-def _finish(
-    x: Tensor, attended: Tensor, modulation: list[Tensor], norm: nn.LayerNorm, ff: nn.Module
-) -> Tensor:
-    """A stream after its attention: the gated sum, then the feed-forward's."""
-    gate, ff_shift, ff_scale, ff_gate = modulation
-    x = gated_add(x, attended, gate)
-    return gated_add(x, ff(modulate(x, ff_scale, ff_shift, norm.eps)), ff_gate)
+        return finish(encoder_hidden_states, text, text_modulation, norm, feed_forward), image
 
 
 class FluxSingleTransformerBlock(transformer_flux.FluxSingleTransformerBlock):
@@ -163,12 +104,3 @@ class FluxSingleTransformerBlock(transformer_flux.FluxSingleTransformerBlock):
         joint = gated_add(joint, branch, gate)
         text_tokens = encoder_hidden_states.shape[1]
         return joint[:, :text_tokens], joint[:, text_tokens:]
-
-
-FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    normalization.AdaLayerNormZero: AdaLayerNormZero,
-    normalization.AdaLayerNormZeroSingle: AdaLayerNormZeroSingle,
-    normalization.AdaLayerNormContinuous: AdaLayerNormContinuous,
-    transformer_flux.FluxTransformerBlock: FluxTransformerBlock,
-    transformer_flux.FluxSingleTransformerBlock: FluxSingleTransformerBlock,
-}

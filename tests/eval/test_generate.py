@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers.image_processor import VaeImageProcessor
 from PIL import Image
+from torch import Tensor
 
-from eval.generate import generate, main, planned
+from eval.generate import generate, main, planned, to_pil
 from eval.manifest import read_manifest
 from leapalign.errors import UserError
 from leapalign.settings import Backbone, Evaluation, GenerateSettings
@@ -43,6 +48,12 @@ def test_every_prompt_gets_its_images(settings: GenerateSettings, tmp_path: Path
         (f"{n:05d}.png", n // 2, n % 2, 5) for n in range(6)
     ]
     assert len(set(pixels(tmp_path / "out").values())) == 6
+
+
+def test_images_are_those_that_diffusers_makes_of_the_same_pixels() -> None:
+    images = torch.rand(3, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    stock = VaeImageProcessor.numpy_to_pil(VaeImageProcessor.pt_to_numpy(images))
+    assert [image.tobytes() for image in to_pil(images)] == [image.tobytes() for image in stock]
 
 
 @pytest.mark.parametrize("batch", [1, 4, 100])
@@ -155,11 +166,63 @@ def test_an_interrupted_job_leaves_whole_images_only(
     with pytest.raises(KeyboardInterrupt):
         generate(settings, None, out)
     assert sorted(path.name for path in out.iterdir()) == [
-        "00000.png",
-        "00001.png",
-        "00002.png",
+        *(f"{n:05d}.png" for n in (0, 1, 2, 4, 5)),
         "fingerprint.txt",
     ]
+    assert all(len(image) == 4 * 4 * 3 for image in pixels(out).values())
+
+
+def test_a_batch_is_sampled_while_the_one_before_is_written(
+    settings: GenerateSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no third one begins before the first is written: memory holds two."""
+    out, save, latents = tmp_path / "out", Image.Image.save, fakes.Backbone.latents
+    begun: list[set[str]] = []  # for each batch, the images that there were when it began
+    second = threading.Event()
+
+    def sampling(self: fakes.Backbone, generators: Sequence[torch.Generator]) -> Tensor:
+        begun.append({path.name for path in out.glob("[0-9]*.png")})
+        if len(begun) == 2:
+            second.set()
+        return latents(self, generators)
+
+    def writing(image: Image.Image, path: Path) -> None:
+        assert second.wait(timeout=60)
+        save(image, path)
+
+    monkeypatch.setattr(fakes.Backbone, "latents", sampling)
+    monkeypatch.setattr(Image.Image, "save", writing)
+    generate(replace(settings, evaluation=replace(settings.evaluation, batch=2)), None, out)
+    assert begun[:2] == [set(), set()]
+    assert begun[2] >= {"00000.png", "00001.png"}
+    assert len(begun) == 3
+
+
+def test_an_image_that_cannot_be_written_is_named(
+    settings: GenerateSettings, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    with no_room_for(70), pytest.raises(OSError, match="File too large") as error:
+        generate(settings, None, out)
+    assert error.value.filename == str(out / "00000.png")
+    assert [path.name for path in out.iterdir()] == ["fingerprint.txt"]
+
+
+def test_images_that_were_sampled_are_kept_when_the_next_batch_fails(
+    settings: GenerateSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, latents = tmp_path / "out", fakes.Backbone.latents
+
+    def failing(self: fakes.Backbone, generators: Sequence[torch.Generator]) -> Tensor:
+        if len(generators) < settings.evaluation.batch:
+            raise torch.OutOfMemoryError
+        return latents(self, generators)
+
+    monkeypatch.setattr(fakes.Backbone, "latents", failing)
+    with pytest.raises(torch.OutOfMemoryError):
+        generate(settings, None, out)
+    assert sorted(pixels(out)) == [f"{n:05d}.png" for n in range(4)]
+    assert not (out / "manifest.jsonl").exists()
 
 
 def test_a_full_disk_is_named_and_loses_no_image(

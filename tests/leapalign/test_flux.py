@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 
 from leapalign.backbones.flux import Flux
 from leapalign.errors import UserError
-from leapalign.kernels.flux import FUSED
 from leapalign.rollout import rollout
 from leapalign.streams import stream
 from tests import tolerances
@@ -167,7 +166,3 @@ def test_weights_that_lack_or_add_tensors_are_refused_by_name_and_load_nothing(
 def test_a_folder_without_weights_is_refused(flux: Flux, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.safetensors in it"):
         flux.load_weights(tmp_path)
-
-
-def test_a_cpu_runs_the_stock_blocks(flux: Flux) -> None:
-    assert not any(type(module) in FUSED.values() for module in flux.transformer.modules())
