@@ -46,24 +46,27 @@ def reference(x: Tensor, scale: Tensor, shift: Tensor, eps: float = 1e-6) -> Ten
 def _forward(
     x, scale, shift, y, mean, rstd,
     x_batch, x_token, scale_batch, shift_batch,
-    tokens, channels, eps,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    tokens, channels, share, eps,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     b = tl.program_id(1).to(tl.int64)
-    t = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    c = tl.arange(0, BLOCK)[None, :]
+    first = tl.program_id(0) * share
+    last = min(first + share, tokens)
+    r, c = tl.arange(0, ROWS)[:, None], tl.arange(0, BLOCK)[None, :]
     wide = c < channels
-    inside = (t < tokens) & wide
-    row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
     gain = 1.0 + tl.load(scale + b * scale_batch + c, mask=wide, other=0.0).to(tl.float32)
     bias = tl.load(shift + b * shift_batch + c, mask=wide, other=0.0).to(tl.float32)
-    mu = tl.sum(row, axis=1, keep_dims=True) / channels
-    centred = tl.where(inside, row - mu, 0.0)
-    variance = tl.sum(centred * centred, axis=1, keep_dims=True) / channels
-    inverse = tl.rsqrt(variance + eps)
-    tl.store(y + (b * tokens + t) * channels + c, centred * inverse * gain + bias, mask=inside)
-    tl.store(mean + b * tokens + t, mu, mask=t < tokens)
-    tl.store(rstd + b * tokens + t, inverse, mask=t < tokens)
+    for start in tl.range(first, last, ROWS, num_stages=STAGES):
+        t = start + r
+        inside = (t < last) & wide
+        row = tl.load(x + b * x_batch + t * x_token + c, mask=inside, other=0.0).to(tl.float32)
+        mu = tl.sum(row, axis=1, keep_dims=True) / channels
+        centred = tl.where(inside, row - mu, 0.0)
+        variance = tl.sum(centred * centred, axis=1, keep_dims=True) / channels
+        inverse = tl.rsqrt(variance + eps)
+        tl.store(y + (b * tokens + t) * channels + c, centred * inverse * gain + bias, mask=inside)
+        tl.store(mean + b * tokens + t, mu, mask=t < last)
+        tl.store(rstd + b * tokens + t, inverse, mask=t < last)
 
 
 @jit
@@ -107,12 +110,12 @@ def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Te
     y, mean, rstd = _op_shapes(x, scale, shift, eps)
     x, scale, shift = dense(x), dense(scale), dense(shift)
     batch, tokens, channels = x.shape
-    height, size = rows(channels), block(channels)
-    _forward[cdiv(tokens, height), batch](
+    part, height, size = share(tokens, batch, x.device), rows(channels), block(channels)
+    _forward[cdiv(tokens, part), batch](
         x, scale, shift, y, mean, rstd,
         *x.stride()[:2], scale.stride(0), shift.stride(0),
-        tokens, channels, eps,
-        height, size, num_warps=warps(height * size),
+        tokens, channels, part, eps,
+        height, size, STAGES, num_warps=warps(height * size),
     )  # fmt: skip
     return y, mean, rstd
 

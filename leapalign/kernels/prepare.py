@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leapalign.kernels.bicubic import Axis, Band, bands
-from leapalign.kernels.dispatch import cdiv, fused, jit, processors, tl, warps
+from leapalign.kernels.dispatch import cdiv, fused, jit, tl, warps
 
 Images = Float[Tensor, "batch channels height width"]
 
-# Output rows that a program makes at a time, and pixels of each that it holds.
-ROWS, BLOCK = 16, 128
+# Tiles of output pixels, by the axis that is resampled: (along it, across it).
+TILES = {-2: (4, 256), -1: (64, 8)}
+# Images at a time: what lies between the two passes is to stay in the device's cache.
+IMAGES = 8
 
 
 class View(NamedTuple):
@@ -71,65 +73,49 @@ def reference(images: Images, view: View) -> Images:
 
 @jit
 def _resample(
-    x, y, strip_rows, row_first, row_weight, column_first, column_weight, gain, bias,
-    x_image, x_channel, x_row, x_column,
-    width, height, out_width, channels, row_taps, column_taps, strips, planes,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    x, y, first, weight, gain, bias,
+    x_image, x_channel, x_along, x_across, y_along, y_across,
+    along, across, channels,
+    TAPS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
 ):  # fmt: skip
-    # Each program makes strips of output rows in turn: first the rows are resampled, into a place
-    # of its own that stays in the cache, then their columns.
-    r = tl.arange(0, ROWS)[:, None]
-    own = strip_rows + tl.program_id(0) * ROWS * width
-    for strip in range(tl.program_id(0), strips * planes, tl.num_programs(0)):
-        plane = (strip // strips).to(tl.int64)
-        i = strip % strips * ROWS + r
-        base = x + plane // channels * x_image + plane % channels * x_channel
-        start = tl.load(row_first + i, mask=i < height, other=0)
-        for left in range(0, width, BLOCK):
-            c = left + tl.arange(0, BLOCK)[None, :]
-            inside = (i < height) & (c < width)
-            total = tl.zeros((ROWS, BLOCK), tl.float32)
-            for k in range(row_taps):
-                tap = tl.load(row_weight + i * row_taps + k, mask=i < height, other=0.0)
-                at = base + (start + k) * x_row + c * x_column
-                total += tap * tl.load(at, mask=inside, other=0.0).to(tl.float32)
-            tl.store(own + r * width + c, total, mask=inside)
-        tl.debug_barrier()
-        for left in range(0, out_width, BLOCK):
-            j = left + tl.arange(0, BLOCK)[None, :]
-            inside = (i < height) & (j < out_width)
-            start_column = tl.load(column_first + j, mask=j < out_width, other=0)
-            total = tl.zeros((ROWS, BLOCK), tl.float32)
-            for k in range(column_taps):
-                tap = tl.load(column_weight + j * column_taps + k, mask=j < out_width, other=0.0)
-                total += tap * tl.load(own + r * width + start_column + k, mask=inside, other=0.0)
-            total = total * tl.load(gain + plane % channels) + tl.load(bias + plane % channels)
-            tl.store(y + (plane * height + i) * out_width + j, total, mask=inside)
-        tl.debug_barrier()
+    # One axis is resampled, "along", by the band; the other, "across", is carried over.
+    image = tl.program_id(2).to(tl.int64)
+    i = tl.program_id(0) * ALONG + tl.arange(0, ALONG)[:, None]
+    j = tl.program_id(1) * ACROSS + tl.arange(0, ACROSS)[None, :]
+    inside = (i < along) & (j < across)
+    base = x + image // channels * x_image + image % channels * x_channel
+    start = tl.load(first + i, mask=i < along, other=0)
+    total = tl.zeros((ALONG, ACROSS), tl.float32)
+    # Unrolled, so that all of a pixel's taps are on their way at once.
+    for k in tl.static_range(TAPS):
+        tap = tl.load(weight + i * TAPS + k, mask=i < along, other=0.0)
+        pixel = tl.load(base + (start + k) * x_along + j * x_across, mask=inside, other=0.0)
+        total += tap * pixel.to(tl.float32)
+    total = total * tl.load(gain + image % channels) + tl.load(bias + image % channels)
+    tl.store(y + image * along * across + i * y_along + j * y_across, total, mask=inside)
 
 
 @functools.cache
 def _channels(
     mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
 ) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Gain and bias per channel that normalise it, and that take its gradient back."""
+    """Gain and bias per channel that leave it, normalise it, and take its gradient back."""
     gain = 1.0 / torch.tensor(std, dtype=torch.float64)
-    pairs = (gain, -gain * torch.tensor(mean)), (gain, torch.zeros_like(gain))
+    zeros = torch.zeros_like(gain)
+    pairs = (torch.ones_like(gain), zeros), (gain, -gain * torch.tensor(mean)), (gain, zeros)
     return tuple((a.to(device, torch.float32), b.to(device, torch.float32)) for a, b in pairs)
 
 
-def _apply(x: Tensor, rows: Band, columns: Band, y: Tensor, channel: tuple[Tensor, Tensor]) -> None:
-    """Resample the rows of x, then the columns, into the contiguous y; scale and shift channels."""
-    channels, width = x.shape[1], x.shape[3]
-    height, out_width = y.shape[-2:]
-    strips, planes = cdiv(height, ROWS), y.shape[0] * channels
-    programs = min(strips * planes, 4 * processors(x.device))
-    own = x.new_empty(programs, ROWS, width, dtype=torch.float32)
-    _resample[(programs,)](
-        x, y, own, *rows, *columns, *channel,
-        *x.stride(), width, height, out_width, channels,
-        rows.weight.shape[1], columns.weight.shape[1], strips, planes,
-        ROWS, BLOCK, num_warps=warps(ROWS * BLOCK),
+def _apply(x: Tensor, dim: int, band: Band, y: Tensor, channel: tuple[Tensor, Tensor]) -> None:
+    """Resample dimension -2 or -1 of x into the contiguous y, then scale and shift per channel."""
+    along, across = (y.shape[dim], y.shape[-3 - dim])
+    tile_along, tile_across = TILES[dim]
+    grid = cdiv(along, tile_along), cdiv(across, tile_across), y.shape[0] * y.shape[1]
+    _resample[grid](
+        x, y, *band, *channel,
+        x.stride(0), x.stride(1), x.stride(dim), x.stride(-3 - dim), y.stride(dim),
+        y.stride(-3 - dim), along, across, y.shape[1],
+        band.weight.shape[1], tile_along, tile_across, num_warps=warps(tile_along * tile_across),
     )  # fmt: skip
 
 
@@ -142,12 +128,15 @@ def _op(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Tensor:
-    """Resampling by the bands, then normalisation."""
+    """Rows first, so that the large image is read along its memory; columns and the rest last."""
     y = _op_shape(images, resized, corner, size, mean, std)
     axes = _axes(images.shape, resized, corner, size)
     (rows, _), (columns, _) = (bands(axis, images.device) for axis in axes)
-    normalising, _ = _channels(tuple(mean), tuple(std), images.device)
-    _apply(images, rows, columns, y, normalising)
+    unchanged, normalised, _ = _channels(tuple(mean), tuple(std), images.device)
+    for part, out in zip(images.split(IMAGES), y.split(IMAGES), strict=True):
+        between = part.new_empty(*part.shape[:2], size[0], part.shape[3], dtype=torch.float32)
+        _apply(part, -2, rows, between, unchanged)
+        _apply(between, -1, columns, out, normalised)
     return y
 
 
@@ -167,12 +156,15 @@ def _op_shape(
 def _backward_op(
     g: Tensor, shape: Sequence[int], resized: Sequence[int], corner: Sequence[int], std: list[float]
 ) -> Tensor:
-    """The same by the transposed bands."""
+    """The transposed passes in the reverse order, the large gradient written along its memory."""
     dx = _backward_shape(g, shape, resized, corner, std)
     axes = _axes(shape, resized, corner, g.shape[-2:])
     (_, rows), (_, columns) = (bands(axis, g.device) for axis in axes)
-    _, scaling = _channels((0.0,) * len(std), tuple(std), g.device)
-    _apply(g, rows, columns, dx, scaling)
+    unchanged, _, scaled = _channels((0.0,) * len(std), tuple(std), g.device)
+    for part, out in zip(g.split(IMAGES), dx.split(IMAGES), strict=True):
+        between = part.new_empty(*part.shape[:3], shape[3], dtype=torch.float32)
+        _apply(part, -1, columns, between, scaled)
+        _apply(between, -2, rows, out, unchanged)
     return dx
 
 

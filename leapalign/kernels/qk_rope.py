@@ -16,6 +16,9 @@ from torch.nn import functional as F
 
 from leapalign.kernels.dispatch import STAGES, block, cdiv, dense, fused, jit, share, tl, warps
 
+# Heads that a program turns at once.
+HEADS = 8
+
 Heads = Float[Tensor, "batch tokens heads width"]
 Angles = Float[Tensor, "joint_tokens width"]
 
@@ -112,8 +115,9 @@ def _forward(
     HEADS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     # `cos`, `sin` and the outputs begin at the stream's first joint token.
-    t, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    h, d = tl.arange(0, HEADS)[:, None], tl.arange(0, BLOCK)[None, :]
+    t, b = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    h = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
+    d = tl.arange(0, BLOCK)[None, :]
     wide = d < width
     inside = (h < heads) & wide
     c = tl.load(cos + t * width + d, mask=wide, other=0.0).to(tl.float32)
@@ -141,9 +145,10 @@ def _backward(
     HEADS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     # `g`, `cos` and `sin` begin at the stream's first joint token.
-    b = tl.program_id(1).to(tl.int64)
+    b = tl.program_id(2).to(tl.int64)
     first = tl.program_id(0) * share
-    h, d = tl.arange(0, HEADS)[:, None], tl.arange(0, BLOCK)[None, :]
+    h = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
+    d = tl.arange(0, BLOCK)[None, :]
     wide = d < width
     inside = (h < heads) & wide
     factor = tl.load(weight + d, mask=wide, other=0.0).to(tl.float32)
@@ -163,7 +168,9 @@ def _backward(
         along = tl.sum(dnormed * normed, axis=1, keep_dims=True) / width
         out = (b * tokens + t) * heads * width + h * width + d
         tl.store(dx + out, (dnormed - normed * along) * inverse, mask=inside)
-    part = (b * tl.num_programs(0) + tl.program_id(0)) * width
+    part = (
+        (b * tl.num_programs(1) + tl.program_id(1)) * tl.num_programs(0) + tl.program_id(0)
+    ) * width
     summed = tl.sum(weight_sum, axis=0, keep_dims=True)
     tl.store(dweight + part + d, summed, mask=wide)
 
@@ -182,12 +189,12 @@ def _op(
     query_out, key_out = _op_shapes(query, key, query_weight, key_weight, cos, sin, eps)
     cos, sin = cos.contiguous(), sin.contiguous()
     joint, heads, width = query_out.shape[1:]
-    sizes, start = (block(heads), block(width)), 0
+    sizes, start = (min(block(heads), HEADS), block(width)), 0
     for q, k, q_weight, k_weight in zip(
         map(dense, query), map(dense, key), query_weight, key_weight, strict=True
     ):
         batch, tokens = q.shape[:2]
-        _forward[tokens, batch](
+        _forward[tokens, cdiv(heads, sizes[0]), batch](
             q, k, q_weight.contiguous(), k_weight.contiguous(),
             cos[start:], sin[start:], query_out[:, start:], key_out[:, start:],
             *q.stride()[:3], *k.stride()[:3],
@@ -221,11 +228,13 @@ def _backward_op(
     """The gradients to one stream's query or key, and in float32 to its norm's weight."""
     g, x = dense(g), dense(x)
     batch, tokens, heads, width = x.shape
-    part, sizes = share(tokens, batch, x.device), (block(heads), block(width))
+    sizes = min(block(heads), HEADS), block(width)
+    columns = cdiv(heads, sizes[0])
+    part = share(tokens, columns * batch, x.device)
     programs = cdiv(tokens, part)
     dx = x.new_empty(x.shape)
-    dweight = x.new_empty(batch * programs, width, dtype=torch.float32)
-    _backward[programs, batch](
+    dweight = x.new_empty(batch * columns * programs, width, dtype=torch.float32)
+    _backward[programs, columns, batch](
         g, x, weight.contiguous(), cos.contiguous(), sin.contiguous(), dx, dweight,
         *g.stride()[:3], *x.stride()[:3],
         tokens, heads, width, part, eps,
