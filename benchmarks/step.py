@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,18 @@ from leapalign.training import Training, prepare
 METHODS = ("leapalign", "refl", "draft_lv", "drtune", "dance_grpo", "mix_grpo")
 
 
-def settings_of(run: str, scale: str) -> TrainSettings:
-    """A run's training settings at a scale."""
-    settings = resolve_run(run, load_experiments().runs[run], scale, seed=0).train
+def settings_of(run: str, scale: str, backbone: str | None = None) -> TrainSettings:
+    """A run's training settings at a scale, on another of its base models if one is named.
+
+    Raises:
+        UserError: the scale has no such base model, or the run is not trained.
+    """
+    config = load_experiments().runs[run]
+    if backbone is not None:
+        config = replace(config, backbone=backbone)
+    settings = resolve_run(run, config, scale, seed=0).train
     if settings is None:
-        raise UserError(f"--methods: {run} is not trained; choose from {', '.join(METHODS)}")
+        raise UserError(f"run `{run}`: it is not trained, so there is nothing to measure")
     return settings
 
 
