@@ -36,8 +36,8 @@ from leapalign.training import Training, prepare
 
 IMAGES = (1, 2, 4, 8, 16)
 ACTIVE = (1, 2, 4, 8, 16)
-# One graph of FLUX.1-dev takes 22 GB an image, so there is room for one.
 FULL_STEPS = (5, 25)
+"""At full size, where one graph takes 22 GB an image, so that full backpropagation has no room."""
 
 KINDS = ("saved_mb", "transformer_mb", "allocated_mb")
 """Of memory; the last where there is a CUDA device."""
@@ -112,7 +112,7 @@ def told(rows: Iterable[Row], key: str) -> Iterator[Row]:
         yield row
 
 
-def compared(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, float]]]:
+def compared(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, Any]]]:
     """By method and kind of memory: how it goes over the rows.
 
     `over_first`, each row over the first; `growth`, the last over the first; `spread`, the largest
