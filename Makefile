@@ -15,7 +15,7 @@ help:
 	@echo "make paper       tables, figures and report of the measured results in results/ledger, without training"
 	@echo "make test        the tests"
 	@echo "make lint        ruff, snakefmt, import-linter, mypy and snakemake --lint"
-	@echo "make benchmark   cost of a training step and its memory, as JSON in results/benchmarks"
+	@echo "make benchmark   time of training steps and rollouts, and their memory, as JSON in results/benchmarks"
 	@echo "make gpu-check   a GPU in under 9 minutes: kernels and FLUX.1-dev's iterations, as JSON in results/benchmarks (without a GPU: tiny)"
 	@echo "make wheels      what gpu-check needs beside torch on a machine without network, into WHEELS=folder (FOR=3.12: its Python)"
 	@echo "make env         only make the environment, $(VENV) (PYTHON=... to choose the Python)"
@@ -58,6 +58,8 @@ lint: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python -m benchmarks.step --out results/benchmarks/step.json
+	$(BIN)/python -m benchmarks.rollout --out results/benchmarks/rollout.json
+	$(BIN)/python -m benchmarks.memory --out results/benchmarks/memory.json
 
 # WHEELS=folder: on a GPU machine without network, run its own Python with these wheels beside its packages.
 gpu-check: $(if $(WHEELS),,$(READY))

@@ -103,6 +103,18 @@ SIZES = {
 }
 
 
+def check_device(size: str, device: str) -> None:
+    """Refuse the full size without a GPU.
+
+    Raises:
+        UserError: naming the size that does without.
+    """
+    if size == "flux" and device == "cpu":
+        raise UserError(
+            "--size flux needs a CUDA device of 80 GB and finds none; --size tiny does not"
+        )
+
+
 def settings_at(size: Size, name: str) -> TrainSettings:
     """A case's settings: its run's own at the size's scale, but for what is kept small."""
     case = size.cases[name]
@@ -221,10 +233,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args(argv)
     with leased_device() as device:
-        if arguments.size == "flux" and device == "cpu":
-            raise UserError(
-                "--size flux needs a CUDA device of 80 GB and finds none; --size tiny does not"
-            )
+        check_device(arguments.size, device)
         for found in measure(SIZES[arguments.size], device):
             write_json(arguments.out, found)
             name, row = list(found["cases"].items())[-1]

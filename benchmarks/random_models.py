@@ -67,6 +67,21 @@ class RandomEncodings(Encodings):
         return EncodedPrompts(tokens.to(self._dtype), pooled.to(self._dtype))
 
 
+def flux_pipeline(path: str | Path, device: torch.device | str, dtype: torch.dtype) -> FluxPipeline:
+    """A stock FLUX pipeline of a folder's configurations, the official ones where it is not there.
+
+    It has no text encoders. Its decoder is in float32 at least, as the real one's.
+    """
+    folder = configured(str(path))
+    with built_on(device, dtype):
+        config = FluxTransformer2DModel.load_config(folder, subfolder="transformer")
+        transformer = FluxTransformer2DModel.from_config(config)
+    with built_on(device, torch.promote_types(dtype, torch.float32)):
+        vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder, subfolder="vae"))
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
+    return FluxPipeline(scheduler, vae, None, None, None, None, transformer)
+
+
 class RandomFlux(Flux):
     """A FLUX of a folder's configurations."""
 
@@ -80,21 +95,15 @@ class RandomFlux(Flux):
         dtype: torch.dtype = torch.float32,
         encoder_dtype: torch.dtype | None = None,
     ) -> RandomFlux:
-        """Build what the configurations say, the official ones where the folder is not there."""
-        folder = configured(str(path))
-        with built_on(device, dtype):
-            config = FluxTransformer2DModel.load_config(folder, subfolder="transformer")
-            transformer = FluxTransformer2DModel.from_config(config)
-        with built_on(device, torch.promote_types(dtype, torch.float32)):
-            vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder, subfolder="vae"))
-        vae.requires_grad_(False).eval().to(memory_format=torch.channels_last)
-        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder, subfolder="scheduler")
-        tokens = longest_text(folder, "tokenizer_2", cls.longest), config["joint_attention_dim"]
-        flux = cls(
-            FluxPipeline(scheduler, vae, None, None, None, None, transformer),
-            resolution,
-            RandomEncodings(tokens, config["pooled_projection_dim"], encoder_dtype or dtype),
+        """Build what the configurations say."""
+        pipeline = flux_pipeline(path, device, dtype)
+        pipeline.vae.requires_grad_(False).eval().to(memory_format=torch.channels_last)
+        config = pipeline.transformer.config
+        text = longest_text(configured(str(path)), "tokenizer_2", cls.longest)
+        encodings = RandomEncodings(
+            (text, config.joint_attention_dim), config.pooled_projection_dim, encoder_dtype or dtype
         )
+        flux = cls(pipeline, resolution, encodings)
         flux.check()
         return flux
 

@@ -1,11 +1,10 @@
-"""The training step's cost: time over the transformer passes it must make, and memory over T.
+"""The training step's time over the transformer passes that it must make.
 
-    python -m benchmarks.step --out results/benchmarks/step.json
+    python -m benchmarks.step --scale pocket --out results/benchmarks/step.json
 
-Time: per method, full training iterations, each followed at once by the bare transformer passes
-that it made (the same forwards and backwards on the same shapes). Their ratio is what decoder,
-reward, optimiser, averaging and the suite's own code add. Memory: the peak of what autograd saves
-in one LeapAlign iteration of T steps, beside backpropagation through all T steps.
+Per method, full training iterations, each followed at once by the bare transformer passes that it
+made (the same forwards and backwards on the same shapes). Their ratio is what decoder, reward,
+optimiser, averaging and the suite's own code add.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.machine import provenance
-from benchmarks.trajectories import lengths
 from benchmarks.turns import summary, take_turn
 from leapalign.config import resolve_run
 from leapalign.errors import UserError, main_guard
@@ -31,11 +30,18 @@ from leapalign.training import Training, prepare
 METHODS = ("leapalign", "refl", "draft_lv", "drtune", "dance_grpo", "mix_grpo")
 
 
-def settings_of(run: str, scale: str) -> TrainSettings:
-    """A run's training settings at a scale."""
-    settings = resolve_run(run, load_experiments().runs[run], scale, seed=0).train
+def settings_of(run: str, scale: str, backbone: str | None = None) -> TrainSettings:
+    """A run's training settings at a scale, on another of its base models if one is named.
+
+    Raises:
+        UserError: the scale has no such base model, or the run is not trained.
+    """
+    config = load_experiments().runs[run]
+    if backbone is not None:
+        config = replace(config, backbone=backbone)
+    settings = resolve_run(run, config, scale, seed=0).train
     if settings is None:
-        raise UserError(f"--methods: {run} is not trained; choose from {', '.join(METHODS)}")
+        raise UserError(f"run `{run}`: it is not trained, so there is nothing to measure")
     return settings
 
 
@@ -55,27 +61,18 @@ def measure(scale: str, methods: Sequence[str], repeats: int) -> dict[str, Any]:
             f"{run:12} {times[run]['step_seconds']:7.3f} s a step, "
             f"{times[run]['multiple']:5.2f} times its bare passes\n"
         )
-    saved = []
-    for row in lengths(settings_of("leapalign", scale), "cpu"):
-        saved.append(row)
-        sys.stdout.write(f"T = {row['steps']:2} {row['saved_mb']:9.1f} MB by {row['method']}\n")
-    return {
-        "scale": scale,
-        **provenance(torch.device("cpu")),
-        "time": times,
-        "memory": saved,
-    }
+    return {"scale": scale, **provenance(torch.device("cpu")), "time": times}
 
 
 @main_guard
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Command line: measure every method's step, write JSON."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step")
     parser.add_argument("--scale", default="pocket")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--repeats", type=int, default=8, help="measured iterations of each method")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     write_json(arguments.out, measure(arguments.scale, arguments.methods, arguments.repeats))
 

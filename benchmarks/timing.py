@@ -17,14 +17,23 @@ def clock(device: torch.device) -> float:
 
 
 def side_by_side(
-    functions: Mapping[str, Callable[[], object]], device: torch.device, repeats: int
+    functions: Mapping[str, Callable[[], object]],
+    device: torch.device,
+    repeats: int,
+    queued: int = 10,
 ) -> dict[str, float]:
     """Median seconds of each function, all of them called in turns after two calls to warm up.
 
     On CUDA each turn queues many calls at once, as training does, so that a launch is not counted
     where it hides behind the device's work.
+
+    Args:
+        functions: by name.
+        device: where they run.
+        repeats: turns.
+        queued: calls that a turn on CUDA queues.
     """
-    queued = 10 if device.type == "cuda" else 1
+    queued = queued if device.type == "cuda" else 1
     for function in functions.values():
         function()
         function()

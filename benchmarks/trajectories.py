@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.saved import metered
+from benchmarks.saved import metered_passes
+from benchmarks.timing import clock
+from benchmarks.turns import device_of
 from leapalign.devices import leased_device
 from leapalign.errors import main_guard
 from leapalign.plan import jump
 from leapalign.record import record
 from leapalign.rollout import Rollout, euler_solver, rollout
 from leapalign.settings import TrainSettings
+from leapalign.sharding import own
 from leapalign.surrogate import landing
 from leapalign.training import Training, prepare
 
@@ -68,30 +70,52 @@ def frozen_tensors(training: Training) -> list[Tensor]:
     pipeline = training.problem.backbone.pipeline
     modules = [pipeline.transformer, pipeline.vae]
     reward = [m for m in vars(training.problem.reward).values() if isinstance(m, torch.nn.Module)]
-    return [p for module in [*modules, *reward] for p in (*module.parameters(), *module.buffers())]
+    return [
+        own(tensor)
+        for module in [*modules, *reward]
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
 
 
-def lengths(settings: TrainSettings, device: str) -> Iterator[dict[str, Any]]:
-    """Gradient norm, saved megabytes and seconds of both ways, for every T."""
-    for steps in STEPS:
-        budget = replace(settings.training, steps=steps)
+def accumulated(training: Training, way: Callable[[Training], None]) -> dict[str, float]:
+    """What one iteration's gradient is and costs, without a step of the optimiser.
+
+    Returns:
+        `grad_norm`; `saved_mb`, the peak of what autograd saves, weights apart; `transformer_mb`,
+        the peak of the transformer's part of it, and `graphs`, the most of its passes' graphs alive
+        at once; `seconds`; and on CUDA `allocated_mb`, the peak of all tensors.
+    """
+    transformer = training.problem.backbone.transformer
+    device = device_of(transformer)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = clock(device)
+    with metered_passes(transformer, frozen_tensors(training)) as (meter, passes):
+        way(training)
+    found = {"seconds": clock(device) - started}
+    if device.type == "cuda":
+        found["allocated_mb"] = torch.cuda.max_memory_allocated(device) / MEGABYTE
+    gradients = (p.grad for p in transformer.parameters() if p.grad is not None)
+    norm = float(torch.nn.utils.get_total_norm(gradients))
+    training.optimizer.zero_grad(set_to_none=True)
+    return {
+        "grad_norm": norm,
+        "saved_mb": meter.peak / MEGABYTE,
+        "transformer_mb": passes.peak / MEGABYTE,
+        "graphs": passes.graphs,
+        **found,
+    }
+
+
+def lengths(
+    settings: TrainSettings, device: str, steps: Sequence[int], ways: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    """What each way's gradient is and costs (`accumulated`), for every T."""
+    for length in steps:
+        budget = replace(settings.training, steps=length)
         training = prepare(replace(settings, training=budget), device)
-        frozen = frozen_tensors(training)
-        parameters = list(training.problem.backbone.transformer.parameters())
-        for name, accumulate in WAYS.items():
-            started = time.perf_counter()
-            with metered(frozen) as meter:
-                accumulate(training)
-            seconds = time.perf_counter() - started
-            norm = torch.nn.utils.get_total_norm(p.grad for p in parameters if p.grad is not None)
-            training.optimizer.zero_grad(set_to_none=True)
-            yield {
-                "method": name,
-                "steps": steps,
-                "grad_norm": float(norm),
-                "saved_mb": meter.peak / MEGABYTE,
-                "seconds": seconds,
-            }
+        for way in ways:
+            yield {"method": way, "steps": length, **accumulated(training, WAYS[way])}
 
 
 def residuals(settings: TrainSettings, device: str) -> list[dict[str, Any]]:
@@ -132,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         leased_device() as device,
         record(arguments.out, settings, settings.weights, device) as entries,
     ):
-        entries["lengths"] = list(lengths(settings, device))
+        entries["lengths"] = list(lengths(settings, device, STEPS, WAYS))
         entries["residuals"] = residuals(settings, device)
 
 

@@ -3,6 +3,9 @@
 SWEEP_EQUALS_AUTOGRAD = 1e-10
 """Relative error of the backward sweep against autograd through the connectors, in float64."""
 
+SWEEP_NORM = 1e-5
+"""Relative difference of the two gradients' norms at a pocket model's weights, in float32."""
+
 WEIGHTS_TELESCOPE = 1e-12
 """A leap's integration weights sum to σ[stop] - σ[start], in float64."""
 
@@ -20,6 +23,9 @@ RATIO_BEFORE_UPDATE = 1e-6
 
 PIPELINE_IMAGE = 1e-5
 """Largest pixel difference between stock FluxPipeline and our rollout, images in [0, 1]."""
+
+PIPELINE_LATENTS = 1e-5
+"""Largest difference of the final latents between a stock pipeline's own loop and our rollout."""
 
 BATCH_SPLIT = 1e-5
 """Relative gradient difference between a batch and its accumulated micro-batches, float32."""
@@ -127,3 +133,7 @@ HPSV3_BFLOAT16_COSINE = 1e-3
 
 BFLOAT16_PIXELS = 0.05
 """Mean difference of a bfloat16 transformer's pixels from a float32 one's, over their spread."""
+
+BFLOAT16_LATENTS = 0.1
+"""Largest difference of final latents of a bfloat16 pipeline, whose states are bfloat16 too, from a
+rollout's, whose states are float32; they are normal at the start."""

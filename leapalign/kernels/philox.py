@@ -44,7 +44,7 @@ def _box_muller(u, turn):
 
 @jit
 def _sine(turn):
-    """sin 2πt for |t| ≤ ¼: its series to the eleventh power, which is within 6e-8."""
+    """The sine of |t| ≤ ¼ turns: its series to the eleventh power, which is within 6e-8."""
     x = 6.283185307179586 * turn
     y = x * x
     tail = 1.0 / 362880.0 - y * (1.0 / 39916800.0)
