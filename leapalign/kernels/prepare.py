@@ -21,7 +21,7 @@ from leapalign.kernels.dispatch import cdiv, fused, jit, tl, warps
 Images = Float[Tensor, "batch channels height width"]
 
 # Tiles of output pixels, by the axis that is resampled: (along it, across it).
-TILES = {-2: (4, 256), -1: (64, 8)}
+TILES = {-2: (4, 256), -1: (128, 8)}
 # Images at a time: what lies between the two passes is to stay in the device's cache.
 IMAGES = 8
 
@@ -76,16 +76,18 @@ def _resample(
     x, y, first, weight, gain, bias,
     x_image, x_channel, x_along, x_across, y_along, y_across,
     along, across, channels,
-    TAPS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr,
+    TAPS: tl.constexpr, ALONG: tl.constexpr, ACROSS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    # One axis is resampled, "along", by the band; the other, "across", is carried over.
+    # One axis is resampled, "along", by the band; the other, "across", is carried over. Threads
+    # that are neighbours take neighbouring columns, whichever axis they are.
     image = tl.program_id(2).to(tl.int64)
-    i = tl.program_id(0) * ALONG + tl.arange(0, ALONG)[:, None]
-    j = tl.program_id(1) * ACROSS + tl.arange(0, ACROSS)[None, :]
+    i = tl.program_id(0) * ALONG + tl.arange(0, ALONG)
+    j = tl.program_id(1) * ACROSS + tl.arange(0, ACROSS)
+    i, j = (i[None, :], j[:, None]) if COLUMNS else (i[:, None], j[None, :])
     inside = (i < along) & (j < across)
     base = x + image // channels * x_image + image % channels * x_channel
     start = tl.load(first + i, mask=i < along, other=0)
-    total = tl.zeros((ALONG, ACROSS), tl.float32)
+    total = tl.zeros(inside.shape, tl.float32)
     # Unrolled, so that all of a pixel's taps are on their way at once.
     for k in tl.static_range(TAPS):
         tap = tl.load(weight + i * TAPS + k, mask=i < along, other=0.0)
@@ -115,7 +117,8 @@ def _apply(x: Tensor, dim: int, band: Band, y: Tensor, channel: tuple[Tensor, Te
         x, y, *band, *channel,
         x.stride(0), x.stride(1), x.stride(dim), x.stride(-3 - dim), y.stride(dim),
         y.stride(-3 - dim), along, across, y.shape[1],
-        band.weight.shape[1], tile_along, tile_across, num_warps=warps(tile_along * tile_across),
+        band.weight.shape[1], tile_along, tile_across, dim == -1,
+        num_warps=warps(tile_along * tile_across),
     )  # fmt: skip
 
 
