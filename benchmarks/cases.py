@@ -162,12 +162,13 @@ class Maker:
         shape = batch, tokens, channels
         x, v, weight = self.normal(*shape), self.normal(*shape), -self.level(batch)
         gap = self.normal(*shape)
+        away = torch.where(gap < 0, -0.1, 0.1).to(gap)
         landed = x + weight[:, None, None].to(x) * v
         return Case(
             "leap",
             lambda x, v, target, weight: leap.land(x, v, weight, target),
             lambda x, v, target, weight: leap.reference(x, v, weight, target),
-            [x, v, landed + gap + 0.1 * gap.sign()],
+            [x, v, landed + gap + away],
             [weight],
             traffic=(4.0, 7.0),
         )

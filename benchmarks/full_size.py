@@ -94,9 +94,9 @@ SIZES = {
     "flux": Size(
         "flux-lora",
         {
-            "leapalign": Case("leapalign", {"batch": 2, "micro_batch": 2}, EAGER, 1, 2),
+            "leapalign": Case("leapalign", {"batch": 2, "micro_batch": 2}, EAGER, 1, 1),
+            "leapalign compiled": Case("leapalign", {"batch": 2, "micro_batch": 2}, COMPILED, 1, 1),
             "dance_grpo": Case("dance_grpo", {"batch": 12, "micro_batch": 6}, EAGER),
-            "leapalign compiled": Case("leapalign", {"batch": 2, "micro_batch": 2}, COMPILED, 1, 2),
         },
         matrix=8192,
     ),

@@ -2,9 +2,10 @@
 
     python -m benchmarks.gpu_check --out results/benchmarks/gpu_check.json
 
-The fused operations are checked, FLUX.1-dev's iterations and then the operations are timed, and one
-operation runs under compute-sanitizer. Each part is a command of its own: what breaks it, fills the
-device or takes too long is in the JSON as its error, beside what it had found; the next goes on.
+The fused operations are checked and timed, then FLUX.1-dev's iterations and rollouts; a rollout is
+captured as a CUDA graph, and one operation runs under compute-sanitizer. Each part is a command of
+its own: what breaks it, fills the device or takes too long is in the JSON as its error, beside what
+it had found; the next goes on.
 
 Without a CUDA device all goes the same way at a tiny size, the kernels by Triton's interpreter:
 that proves the check itself, and the kernels' arithmetic; its times mean nothing.
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,35 +46,39 @@ class Part:
         command: it.
         share: of all the time, which it may take.
         needs: a program without which it is left out.
+        interprets: the kernels where there is no GPU; else the references take their place there.
     """
 
     command: Sequence[str]
     share: float
     needs: str = sys.executable
+    interprets: bool = False
+
+    def environment(self) -> dict[str, str]:
+        """The variables that it runs under."""
+        interpreted = {"TRITON_INTERPRET": "1"} if self.interprets and not cuda_devices() else {}
+        return {**os.environ, "LEAPALIGN_KERNELS": "1", **interpreted}
 
 
 def parts(size: str) -> dict[str, Part]:
     """What is done at a size, the most wanted first."""
     python = sys.executable, "-m"
     found = {
-        "correctness": Part((*python, "benchmarks.correctness"), 0.2),
-        "full_size": Part((*python, "benchmarks.full_size", "--size", size), 0.55),
-        "kernels": Part((*python, "benchmarks.kernels", "--size", size), 0.35),
+        "correctness": Part((*python, "benchmarks.correctness"), 0.2, interprets=True),
+        "kernels": Part((*python, "benchmarks.kernels", "--size", size), 0.35, interprets=True),
+        "full_size": Part((*python, "benchmarks.full_size", "--size", size), 0.5),
+        "rollout": Part((*python, "benchmarks.rollout", "--size", size, "--repeats", "1"), 0.2),
     }
     if size != "tiny":
         sanitizer = "compute-sanitizer"
         checked = *python, "benchmarks.correctness", "--operations", "leap"
+        found["graphs"] = Part((*python, "benchmarks.graphs"), 0.15)
         found["sanitizer"] = Part((sanitizer, "--error-exitcode", "9", *checked), 0.15, sanitizer)
+        found["memory"] = Part((*python, "benchmarks.memory", "--size", size), 0.2)
     return found
 
 
-def environment(size: str) -> dict[str, str]:
-    """The kernels are what is checked; without a device Triton interprets them."""
-    interpreted = {"TRITON_INTERPRET": "1"} if size == "tiny" else {}
-    return {**os.environ, "LEAPALIGN_KERNELS": "1", **interpreted}
-
-
-def perform(part: Part, seconds: float, env: Mapping[str, str]) -> dict[str, Any]:
+def perform(part: Part, seconds: float) -> dict[str, Any]:
     """What a part finds; with `error` where it failed, was stopped after its time, or left out."""
     if shutil.which(part.needs) is None:
         return {"error": f"left out: there is no {part.needs} here"}
@@ -83,7 +88,10 @@ def perform(part: Part, seconds: float, env: Mapping[str, str]) -> dict[str, Any
         with said.open("wb") as stderr:
             # Its own group: a compiler's processes are to end with it.
             process = subprocess.Popen(
-                [*part.command, "--out", str(out)], env=env, stderr=stderr, start_new_session=True
+                [*part.command, "--out", str(out)],
+                env=part.environment(),
+                stderr=stderr,
+                start_new_session=True,
             )
             try:
                 problem = "" if process.wait(seconds) == 0 else f"exit code {process.returncode}"
@@ -113,13 +121,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args(argv)
     end = time.monotonic() + arguments.seconds
-    env, report = environment(size), dict[str, Any]()
+    report = dict[str, Any]()
     for name in arguments.parts:
         part = wanted[name]
         left = min(part.share * arguments.seconds, end - time.monotonic())
         sys.stdout.write(f"{name}: at most {max(left, 0.0):.0f} s\n")
         sys.stdout.flush()
-        report[name] = perform(part, left, env) if left > 0 else {"error": "no time was left"}
+        report[name] = perform(part, left) if left > 0 else {"error": "no time was left"}
         write_json(arguments.out, report)
     failed = {name: row["error"] for name, row in report.items() if "error" in row}
     for name, error in failed.items():

@@ -2,7 +2,7 @@
 
     python -m benchmarks.kernels --out results/benchmarks/kernels.json
 
-Forward and backward of every operation at FLUX.1's size, and FLUX's blocks with and without them.
+FLUX's blocks with and without them, and forward and backward of every operation at FLUX.1's size.
 All ratios are of times measured in turns in one run. The copy bandwidth is that of a tensor copy
 too large for any cache; an operation's share of it counts the bytes that it must move at least.
 """
@@ -38,11 +38,13 @@ class Size:
 
     Attributes:
         batch: samples in a block.
+        samples: that a block's operation takes by itself.
         text: text tokens.
         image: image tokens, a square number.
         heads: attention heads.
         width: of a head.
-        images: images that a reward prepares, and latents that a sampler steps.
+        latents: that a sampler steps.
+        images: that a reward prepares.
         pixels: their side.
         view: side of what the reward sees.
         copied: elements copied for the bandwidth.
@@ -51,10 +53,12 @@ class Size:
     """
 
     batch: int
+    samples: int
     text: int
     image: int
     heads: int
     width: int
+    latents: int
     images: int
     pixels: int
     view: int
@@ -64,23 +68,27 @@ class Size:
 
 
 SIZES = {
-    "flux": Size(1, 512, 4096, 24, 128, 64, 1024, 224, 2**29, 20, "inductor"),
-    "tiny": Size(1, 3, 4, 2, 16, 1, 20, 8, 2**16, 1, "aot_eager"),
+    "flux": Size(1, 8, 512, 4096, 24, 128, 128, 64, 1024, 224, 2**29, 10, "inductor"),
+    "tiny": Size(1, 1, 3, 4, 2, 16, 1, 1, 20, 8, 2**16, 1, "aot_eager"),
 }
 
 
-def cases(maker: Maker, size: Size) -> Iterator[Case]:
-    """Every operation as a training step calls it."""
+def cases(generator: torch.Generator, size: Size) -> Iterator[Case]:
+    """Every operation as a training step calls it: blocks in bf16, latents and images in float32.
+
+    So large that no cache holds an operation's tensors.
+    """
+    blocks, outside = Maker(generator, torch.bfloat16), Maker(generator, torch.float32)
     channels, joint = size.heads * size.width, size.text + size.image
-    latents = size.images, size.image, 64
-    yield maker.modulate(size.batch, joint, channels)
-    yield maker.gated_add(size.batch, joint, channels)
-    yield maker.qk_rope(size.batch, (joint,), size.heads, size.width)
-    yield maker.qk_rope(size.batch, (size.text, size.image), size.heads, size.width)
-    yield maker.leap(*latents)
-    yield maker.sde_step(*latents)
-    yield maker.sde_log_prob(*latents)
-    yield maker.prepare(size.images, size.pixels, size.pixels, size.view)
+    latents = size.latents, size.image, 64
+    yield blocks.modulate(size.samples, joint, channels)
+    yield blocks.gated_add(size.samples, joint, channels)
+    yield blocks.qk_rope(size.samples, (joint,), size.heads, size.width)
+    yield blocks.qk_rope(size.samples, (size.text, size.image), size.heads, size.width)
+    yield outside.leap(*latents)
+    yield outside.sde_step(*latents)
+    yield outside.sde_log_prob(*latents)
+    yield outside.prepare(size.images, size.pixels, size.pixels, size.view)
 
 
 def measure_case(case: Case, bandwidth: float, size: Size) -> dict[str, Any]:
@@ -168,13 +176,20 @@ def _pass(block: nn.Module, inputs: dict[str, Tensor], rotary: tuple[Tensor, Ten
 
 
 def measure(device: torch.device, size: Size) -> Iterator[dict[str, Any]]:
-    """All that this benchmark measures; what is known so far, after each operation."""
-    maker = Maker(torch.Generator(device).manual_seed(0), torch.bfloat16)
+    """All that this benchmark measures; what is known so far, after blocks and each operation."""
+    generator = torch.Generator(device).manual_seed(0)
     bandwidth = copy_bandwidth(device, size.copied, size.repeats)
     found = provenance(device)
     found["copy_gigabytes_per_second"] = bandwidth / GIGABYTE
+    found["blocks"] = measure_blocks(size, Maker(generator, torch.bfloat16))
+    for name, row in found["blocks"].items():
+        sys.stdout.write(
+            f"{name}: {row['over stock']:.2f} times stock's speed, "
+            f"{row['over stock compiled']:.2f} the compiled one's\n"
+        )
+    yield found
     found["operations"] = rows = []
-    for case in cases(maker, size):
+    for case in cases(generator, size):
         rows.append(measure_case(case, bandwidth, size))
         for direction in ("forward", "backward"):
             row = rows[-1][direction]
@@ -185,8 +200,6 @@ def measure(device: torch.device, size: Size) -> Iterator[dict[str, Any]]:
                 f"{row['share_of_copy_bandwidth']:5.0%} of the copy bandwidth\n"
             )
         yield found
-    found["blocks"] = measure_blocks(size, maker)
-    yield found
 
 
 @main_guard

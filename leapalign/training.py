@@ -19,7 +19,7 @@ from leapalign.adapters import adapted
 from leapalign.average import Average
 from leapalign.backbones.backbone import Backbone
 from leapalign.checkpoint import Tally
-from leapalign.compute import fit, load_types
+from leapalign.compute import fit, keep_to_flash_attention, load_types
 from leapalign.data import Sampler, read_prompts
 from leapalign.doctor.admission import admitted
 from leapalign.errors import UserError
@@ -119,6 +119,7 @@ def prepare(settings: TrainSettings, device: str) -> Training:
     method.check(budget.steps, budget.batch)
     method.check_rewards(budget.reward.name, budget.rewards_beside)
     processes.share(method.images_per_update(budget.batch))
+    keep_to_flash_attention()
     settings = admitted(settings, device)
     budget = settings.training
     # A GenEval mix repeats its few counting prompts; a line of text that stands twice is a mistake.

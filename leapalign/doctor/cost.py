@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from leapalign.compute import keep_to_flash_attention
 from leapalign.doctor.kept import kept
 from leapalign.doctor.rehearsal import Work, rehearse
 from leapalign.doctor.shapes import Model, model_of, passes_of, rewards_of, sketches_of
@@ -181,6 +182,7 @@ def _images(settings: TrainSettings) -> int:
 def _measure(
     settings: TrainSettings, model: Model, rewards: Mapping[str, Passes | None], device: str
 ) -> Rates:
+    keep_to_flash_attention()
     batch, images = int(settings.training.micro_batch), _images(settings)
     transformer, decoder, raters = sketches_of(settings)
     devices = [device] if device != "cpu" else []

@@ -17,8 +17,8 @@ except ImportError:  # there is no Triton for macOS and Windows, where the refer
 
 # Elements that a program holds at a time: 16 for each of 256 threads.
 TILE = 4096
-# Tokens that a program fetches ahead of the one that it works on.
-STAGES = 3
+# Tiles under way at once in a program that takes several in turn, that in work included.
+STAGES = 4
 DTYPES = (torch.float32, torch.bfloat16)
 
 # The one switch: LEAPALIGN_KERNELS=1 in the environment. Without it every operation is left to its
@@ -73,7 +73,7 @@ def rows(width: int) -> int:
 def tile(channels: int) -> tuple[int, int]:
     """Tokens and channels in a tile of an operation that takes each element alone."""
     size = min(block(channels), 1024)
-    return TILE // size, size
+    return TILE // 2 // size, size
 
 
 def warps(elements: int) -> int:
@@ -81,18 +81,17 @@ def warps(elements: int) -> int:
     return max(1, min(8, elements // 512))
 
 
-def share(tokens: int, columns: int, device: torch.device) -> int:
+def share(tokens: int, columns: int, device: torch.device, programs: int = 4) -> int:
     """Tokens that each program takes in turn, so that every processor has work.
-
-    Few programs mean few partial sums of what is reduced over tokens; four a processor keep the
-    memory busy.
 
     Args:
         tokens: of a sample.
         columns: rows of programs, one for each sample or part of its channels.
         device: whose processors share.
+        programs: for each processor. Few mean few partial sums of what is reduced over tokens; four
+            keep the memory busy.
     """
-    return cdiv(tokens, max(1, 4 * processors(device) // columns))
+    return cdiv(tokens, max(1, programs * processors(device) // columns))
 
 
 def processors(device: torch.device) -> int:

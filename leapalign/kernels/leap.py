@@ -14,7 +14,7 @@ from leapalign.kernels.dispatch import cdiv, fused, jit, tl
 Latents = Float[Tensor, "batch tokens channels"]
 PerSample = Float[Tensor, " batch"]
 
-BLOCK = 1024
+BLOCK = 2048
 
 
 def land(x: Latents, v: Latents, weight: PerSample, target: Latents) -> tuple[Latents, PerSample]:

@@ -110,7 +110,8 @@ def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Te
     y, mean, rstd = _op_shapes(x, scale, shift, eps)
     x, scale, shift = dense(x), dense(scale), dense(shift)
     batch, tokens, channels = x.shape
-    part, height, size = share(tokens, batch, x.device), rows(channels), block(channels)
+    part = share(tokens, batch, x.device, programs=16)
+    height, size = rows(channels), block(channels)
     _forward[cdiv(tokens, part), batch](
         x, scale, shift, y, mean, rstd,
         *x.stride()[:2], scale.stride(0), shift.stride(0),

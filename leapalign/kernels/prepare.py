@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leapalign.kernels.bicubic import Axis, Band, bands
-from leapalign.kernels.dispatch import cdiv, fused, jit, tl, warps
+from leapalign.kernels.dispatch import cdiv, fused, jit, tl
 
 Images = Float[Tensor, "batch channels height width"]
 
 # Tiles of output pixels, by the axis that is resampled: (along it, across it).
 TILES = {-2: (4, 256), -1: (128, 8)}
-# Images at a time: what lies between the two passes is to stay in the device's cache.
-IMAGES = 8
 
 
 class View(NamedTuple):
@@ -118,7 +116,6 @@ def _apply(x: Tensor, dim: int, band: Band, y: Tensor, channel: tuple[Tensor, Te
         x.stride(0), x.stride(1), x.stride(dim), x.stride(-3 - dim), y.stride(dim),
         y.stride(-3 - dim), along, across, y.shape[1],
         band.weight.shape[1], tile_along, tile_across, dim == -1,
-        num_warps=warps(tile_along * tile_across),
     )  # fmt: skip
 
 
@@ -136,10 +133,9 @@ def _op(
     axes = _axes(images.shape, resized, corner, size)
     (rows, _), (columns, _) = (bands(axis, images.device) for axis in axes)
     unchanged, normalised, _ = _channels(tuple(mean), tuple(std), images.device)
-    for part, out in zip(images.split(IMAGES), y.split(IMAGES), strict=True):
-        between = part.new_empty(*part.shape[:2], size[0], part.shape[3], dtype=torch.float32)
-        _apply(part, -2, rows, between, unchanged)
-        _apply(between, -1, columns, out, normalised)
+    between = images.new_empty(*images.shape[:2], size[0], images.shape[3], dtype=torch.float32)
+    _apply(images, -2, rows, between, unchanged)
+    _apply(between, -1, columns, y, normalised)
     return y
 
 
@@ -164,10 +160,9 @@ def _backward_op(
     axes = _axes(shape, resized, corner, g.shape[-2:])
     (_, rows), (_, columns) = (bands(axis, g.device) for axis in axes)
     unchanged, _, scaled = _channels((0.0,) * len(std), tuple(std), g.device)
-    for part, out in zip(g.split(IMAGES), dx.split(IMAGES), strict=True):
-        between = part.new_empty(*part.shape[:3], shape[3], dtype=torch.float32)
-        _apply(part, -1, columns, between, scaled)
-        _apply(between, -2, rows, out, unchanged)
+    between = g.new_empty(*g.shape[:3], shape[3], dtype=torch.float32)
+    _apply(g, -1, columns, between, scaled)
+    _apply(between, -2, rows, dx, unchanged)
     return dx
 
 

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from leapalign.kernels.dispatch import STAGES, block, cdiv, dense, fused, jit, share, tl, warps
 
-# Heads that a program turns at once.
-HEADS = 8
+# Heads that a program turns at once, and back.
+HEADS, HEADS_BACK = 32, 8
 
 Heads = Float[Tensor, "batch tokens heads width"]
 Angles = Float[Tensor, "joint_tokens width"]
@@ -142,7 +142,7 @@ def _backward(
     g, x, weight, cos, sin, dx, dweight,
     g_batch, g_token, g_head, x_batch, x_token, x_head,
     tokens, heads, width, share, eps,
-    HEADS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
+    HEADS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     # `g`, `cos` and `sin` begin at the stream's first joint token.
     b = tl.program_id(2).to(tl.int64)
@@ -153,7 +153,7 @@ def _backward(
     inside = (h < heads) & wide
     factor = tl.load(weight + d, mask=wide, other=0.0).to(tl.float32)
     weight_sum = tl.zeros((HEADS, BLOCK), tl.float32)
-    for t in tl.range(first, min(first + share, tokens), num_stages=STAGES):
+    for t in range(first, min(first + share, tokens)):
         c = tl.load(cos + t * width + d, mask=wide, other=0.0).to(tl.float32)
         s = tl.load(sin + t * width + d, mask=wide, other=0.0).to(tl.float32)
         at = b * g_batch + t * g_token + h * g_head + d
@@ -195,7 +195,7 @@ def _op(
         map(dense, query), map(dense, key), query_weight, key_weight, strict=True
     ):
         batch, tokens = q.shape[:2]
-        part = share(tokens, columns * batch, q.device)
+        part = share(tokens, columns * batch, q.device, programs=8)
         _forward[cdiv(tokens, part), columns, batch](
             q, k, q_weight.contiguous(), k_weight.contiguous(),
             cos[start:], sin[start:], query_out[:, start:], key_out[:, start:],
@@ -230,9 +230,9 @@ def _backward_op(
     """The gradients to one stream's query or key, and in float32 to its norm's weight."""
     g, x = dense(g), dense(x)
     batch, tokens, heads, width = x.shape
-    sizes = min(block(heads), HEADS), block(width)
+    sizes = min(block(heads), HEADS_BACK), block(width)
     columns = cdiv(heads, sizes[0])
-    part = share(tokens, columns * batch, x.device)
+    part = share(tokens, columns * batch, x.device, programs=8)
     programs = cdiv(tokens, part)
     dx = x.new_empty(x.shape)
     dweight = x.new_empty(batch * columns * programs, width, dtype=torch.float32)
@@ -240,7 +240,7 @@ def _backward_op(
         g, x, weight.contiguous(), cos.contiguous(), sin.contiguous(), dx, dweight,
         *g.stride()[:3], *x.stride()[:3],
         tokens, heads, width, part, eps,
-        *sizes, STAGES, num_warps=warps(sizes[0] * sizes[1]),
+        *sizes,
     )  # fmt: skip
     return dx, dweight.sum(0)
 

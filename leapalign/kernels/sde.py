@@ -20,7 +20,7 @@ from leapalign.kernels.philox import draw, normal
 Latents = Float[Tensor, "batch tokens channels"]
 PerSample = Float[Tensor, " batch"]
 
-BLOCK = 1024
+BLOCK = 2048
 HALF_LOG_TAU = 0.5 * math.log(2.0 * math.pi)
 
 
