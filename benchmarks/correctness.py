@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--operations", nargs="+", default=(), help="by default all")
     parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
     arguments = parser.parse_args(argv)
-    if not (dispatch.ENABLED and (torch.cuda.is_available() or dispatch.INTERPRETED)):
+    if not (dispatch.IN_BLOCKS and (torch.cuda.is_available() or dispatch.INTERPRETED)):
         raise UserError(
             "the check needs Triton, LEAPALIGN_KERNELS=1 in the environment and a CUDA device, or "
             "TRITON_INTERPRET=1 instead of one"

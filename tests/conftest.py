@@ -8,7 +8,7 @@ os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELI
 os.environ.update(HF_HUB_OFFLINE="1", MPLBACKEND="Agg")
 # Triton decides at its import whether it interprets. The kernels are for the tests that switch them
 # on (the `kernels` fixture); all others run on the references, as they would on any CPU.
-os.environ.update(TRITON_INTERPRET="1", LEAPALIGN_KERNELS="")
+os.environ.update(TRITON_INTERPRET="1", LEAPALIGN_KERNELS="0")
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +40,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert dispatch.INTERPRETED, "Triton was imported before tests/conftest.py set TRITON_INTERPRET"
     monkeypatch.setattr(dispatch, "ENABLED", True)
+    monkeypatch.setattr(dispatch, "IN_BLOCKS", True)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from diffusers.models import normalization
 from torch import Tensor, nn
 
-from leapalign.kernels.dispatch import fused
+from leapalign.kernels.dispatch import fused_in_block
 from leapalign.kernels.gated_add import gated_add
 from leapalign.kernels.modulate import modulate
 
@@ -31,7 +31,7 @@ class SD35AdaLayerNormZeroX(normalization.SD35AdaLayerNormZeroX):
     def forward(self, hidden_states: Tensor, emb: Tensor) -> tuple[Tensor, ...]:
         """`AdaLayerNormZero`'s; the second attention's modulated tokens and gate."""
         # Both share the stock norm and its backward pass; two references would round it twice.
-        if not fused(hidden_states, emb):
+        if not fused_in_block(hidden_states, emb):
             return super().forward(hidden_states, emb)
         modulation = self.linear(self.silu(emb)).chunk(9, dim=1)
         shift, scale, gate, *feed_forward, shift2, scale2, gate2 = modulation

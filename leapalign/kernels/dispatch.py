@@ -21,9 +21,12 @@ TILE = 4096
 STAGES = 4
 DTYPES = (torch.float32, torch.bfloat16)
 
-# The one switch: LEAPALIGN_KERNELS=1 in the environment. Without it every operation is left to its
-# reference, until `make gpu-check` has measured on a GPU what the kernels gain.
-ENABLED = triton is not None and os.environ.get("LEAPALIGN_KERNELS") == "1"
+# The one switch, LEAPALIGN_KERNELS in the environment: 0 leaves every operation to its reference, 1
+# takes the kernels everywhere. Without it they are taken outside of the transformer's blocks alone,
+# because inside torch.compile was faster where it was measured (benchmarks/README.md).
+SWITCH = os.environ.get("LEAPALIGN_KERNELS", "")
+ENABLED = triton is not None and SWITCH != "0"
+IN_BLOCKS = ENABLED and SWITCH == "1"
 # Under TRITON_INTERPRET=1 the kernels run on the CPU, slowly, for tests.
 INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
 
@@ -31,6 +34,11 @@ INTERPRETED = triton is not None and bool(triton.knobs.runtime.interpret)
 def jit(function: Callable[..., None]) -> Any:  # noqa: ANN401 - Triton is untyped
     """`triton.jit`, where there is Triton."""
     return function if triton is None else triton.jit(function)
+
+
+def fused_in_block(*tensors: Tensor, constants: tuple[Tensor, ...] = ()) -> bool:
+    """`fused` for an operation of the transformer's blocks."""
+    return IN_BLOCKS and fused(*tensors, constants=constants)
 
 
 def fused(*tensors: Tensor, constants: tuple[Tensor, ...] = ()) -> bool:
@@ -50,9 +58,48 @@ def fused(*tensors: Tensor, constants: tuple[Tensor, ...] = ()) -> bool:
     )
 
 
+def traced() -> bool:
+    """Whether operations are recorded here rather than run, and so must be torch.library's."""
+    return torch.compiler.is_compiling()
+
+
 def _current(device: torch.device) -> bool:
     """Whether it is the CUDA device that Triton launches on."""
     return device.type == "cuda" and device.index == torch.cuda.current_device()
+
+
+def direct(
+    launch: Callable[..., Any],
+    save: Callable[..., None],
+    differentiate: Callable[..., Any],
+    differentiable: int = 1,
+) -> Callable[..., Any]:
+    """An operation for eager calls: an autograd function that goes straight to the kernels.
+
+    torch.library's dispatch is needed where an operation is traced; called eagerly, it and its
+    autograd keep the host busy for as long as a kernel keeps the device.
+
+    Args:
+        launch: from inputs to outputs.
+        save: notes in `ctx` what the backward needs, of `(ctx, inputs, output)`.
+        differentiate: from `ctx` and the outputs' gradients to the inputs'.
+        differentiable: how many outputs, from the first, have a gradient.
+    """
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> Any:  # noqa: ANN401 - autograd's
+            output = launch(*inputs)
+            save(ctx, inputs, output)
+            if isinstance(output, tuple):
+                ctx.mark_non_differentiable(*output[differentiable:])
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ANN401 - autograd's
+            return differentiate(ctx, *gradients)
+
+    return Direct.apply
 
 
 def dense(tensor: Tensor) -> Tensor:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leapalign.kernels.dispatch import STAGES, cdiv, dense, fused, jit, share, tile, tl, warps
+from leapalign.kernels.dispatch import (
+    STAGES,
+    cdiv,
+    dense,
+    direct,
+    fused_in_block,
+    jit,
+    share,
+    tile,
+    tl,
+    traced,
+    warps,
+)
 
 
 def gated_add(
@@ -18,8 +32,8 @@ def gated_add(
 
     The kernels compute in float32 and round once, to the promoted type of the inputs.
     """
-    if fused(residual, x, gate):
-        return torch.ops.leapalign.gated_add(residual, x, gate)
+    if fused_in_block(residual, x, gate):
+        return (torch.ops.leapalign.gated_add if traced() else _direct)(residual, x, gate)
     return reference(residual, x, gate)
 
 
@@ -73,8 +87,7 @@ def _backward(
     tl.store(dgate + part + c, tl.sum(gate_sum, axis=0, keep_dims=True), mask=wide)
 
 
-@torch.library.custom_op("leapalign::gated_add", mutates_args=())
-def _op(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
+def _launch(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
     """The kernel over all samples."""
     y = _op_shape(residual, x, gate)
     residual, x, gate = dense(residual), dense(x), dense(gate)
@@ -89,14 +102,16 @@ def _op(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
     return y
 
 
+_op = torch.library.custom_op("leapalign::gated_add", _launch, mutates_args=())
+
+
 @_op.register_fake
 def _op_shape(residual: Tensor, x: Tensor, gate: Tensor) -> Tensor:
     dtype = torch.promote_types(residual.dtype, torch.promote_types(x.dtype, gate.dtype))
     return x.new_empty(x.shape, dtype=dtype)
 
 
-@torch.library.custom_op("leapalign::gated_add_backward", mutates_args=())
-def _backward_op(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+def _launch_backward(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients to x, and in float32 to the gate; the residual's is g itself."""
     g, x, gate = dense(g), dense(x), dense(gate)
     batch, tokens, channels = x.shape
@@ -115,6 +130,11 @@ def _backward_op(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     return dx, dgate.sum(1)
 
 
+_backward_op = torch.library.custom_op(
+    "leapalign::gated_add_backward", _launch_backward, mutates_args=()
+)
+
+
 @_backward_op.register_fake
 def _backward_shapes(g: Tensor, x: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), gate.new_empty(gate.shape, dtype=torch.float32)
@@ -126,10 +146,11 @@ def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, gate)
 
 
-def _differentiate(ctx, g):
+def _differentiate(backward, ctx, g):
     x, gate = ctx.saved_tensors
-    dx, dgate = torch.ops.leapalign.gated_add_backward(g, x, gate)
+    dx, dgate = backward(g, x, gate)
     return g.to(ctx.residual_dtype), dx, dgate.to(gate.dtype)
 
 
-_op.register_autograd(_differentiate, setup_context=_save)
+_op.register_autograd(partial(_differentiate, _backward_op), setup_context=_save)
+_direct = direct(_launch, _save, partial(_differentiate, _launch_backward))

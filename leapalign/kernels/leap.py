@@ -5,11 +5,13 @@ x̂ = x + weight · v and distance = mean |target - x̂|, per sample, in one pas
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from leapalign.kernels.dispatch import cdiv, fused, jit, tl
+from leapalign.kernels.dispatch import cdiv, direct, fused, jit, tl, traced
 
 Latents = Float[Tensor, "batch tokens channels"]
 PerSample = Float[Tensor, " batch"]
@@ -30,7 +32,7 @@ def land(x: Latents, v: Latents, weight: PerSample, target: Latents) -> tuple[La
         x̂, rounded once to the type of x; and the distances of the unrounded x̂, in float32.
     """
     if fused(x, v, target, constants=(weight,)):
-        return torch.ops.leapalign.leap(x, v, weight, target)
+        return (torch.ops.leapalign.leap if traced() else _direct)(x, v, weight, target)
     return reference(x, v, weight, target)
 
 
@@ -73,8 +75,7 @@ def _backward(g, g_distance, x, v, weight, target, dx, dv, dtarget, size, BLOCK:
     tl.store(dtarget + b * size + at, closer, mask=inside)
 
 
-@torch.library.custom_op("leapalign::leap", mutates_args=())
-def _op(x: Tensor, v: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _launch(x: Tensor, v: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The kernel over all samples; each program sums its share of the distance."""
     x, v, weight, target = (t.contiguous() for t in (x, v, weight, target))
     batch, size = len(x), x[0].numel()
@@ -82,6 +83,9 @@ def _op(x: Tensor, v: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, T
     distance = x.new_empty(batch, cdiv(size, BLOCK), dtype=torch.float32)
     _forward[cdiv(size, BLOCK), batch](x, v, weight, target, landed, distance, size, BLOCK)
     return landed, distance.sum(1)
+
+
+_op = torch.library.custom_op("leapalign::leap", _launch, mutates_args=())
 
 
 @_op.register_fake
@@ -94,8 +98,7 @@ def _op_shapes(
     return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=torch.float32)
 
 
-@torch.library.custom_op("leapalign::leap_backward", mutates_args=())
-def _backward_op(
+def _launch_backward(
     g: Tensor, g_distance: Tensor, x: Tensor, v: Tensor, weight: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients to x, v and target."""
@@ -108,6 +111,11 @@ def _backward_op(
         g, g_distance, x, v, weight, target, *gradients, size, BLOCK
     )
     return gradients
+
+
+_backward_op = torch.library.custom_op(
+    "leapalign::leap_backward", _launch_backward, mutates_args=()
+)
 
 
 @_backward_op.register_fake
@@ -126,10 +134,11 @@ def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate(ctx, g, g_distance):
+def _differentiate(backward, ctx, g, g_distance):
     x, v, weight, target = ctx.saved_tensors
-    dx, dv, dtarget = torch.ops.leapalign.leap_backward(g, g_distance, x, v, weight, target)
+    dx, dv, dtarget = backward(g, g_distance, x, v, weight, target)
     return dx, dv, None, dtarget
 
 
-_op.register_autograd(_differentiate, setup_context=_save)
+_op.register_autograd(partial(_differentiate, _backward_op), setup_context=_save)
+_direct = direct(_launch, _save, partial(_differentiate, _launch_backward), differentiable=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,11 +14,13 @@ from leapalign.kernels.dispatch import (
     block,
     cdiv,
     dense,
-    fused,
+    direct,
+    fused_in_block,
     jit,
     rows,
     share,
     tl,
+    traced,
     warps,
 )
 
@@ -31,8 +35,8 @@ def modulate(
 
     The kernels compute in float32 and round once, to the promoted type of the inputs.
     """
-    if fused(x, scale, shift):
-        return torch.ops.leapalign.modulate(x, scale, shift, eps)[0]
+    if fused_in_block(x, scale, shift):
+        return (torch.ops.leapalign.modulate if traced() else _direct)(x, scale, shift, eps)[0]
     return reference(x, scale, shift, eps)
 
 
@@ -104,8 +108,7 @@ def _backward(
     tl.store(dshift + part + c, tl.sum(shift_sum, axis=0, keep_dims=True), mask=wide)
 
 
-@torch.library.custom_op("leapalign::modulate", mutates_args=())
-def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _launch(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and each token's mean and inverse deviation, which the backward needs."""
     y, mean, rstd = _op_shapes(x, scale, shift, eps)
     x, scale, shift = dense(x), dense(scale), dense(shift)
@@ -121,6 +124,9 @@ def _op(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> tuple[Tensor, Te
     return y, mean, rstd
 
 
+_op = torch.library.custom_op("leapalign::modulate", _launch, mutates_args=())
+
+
 @_op.register_fake
 def _op_shapes(
     x: Tensor,
@@ -133,8 +139,7 @@ def _op_shapes(
     return x.new_empty(x.shape, dtype=dtype), moments, torch.empty_like(moments)
 
 
-@torch.library.custom_op("leapalign::modulate_backward", mutates_args=())
-def _backward_op(
+def _launch_backward(
     g: Tensor, x: Tensor, scale: Tensor, mean: Tensor, rstd: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The gradients to x, and in float32 to scale and shift, one after the other."""
@@ -151,6 +156,11 @@ def _backward_op(
         height, size, STAGES, num_warps=warps(height * size),
     )  # fmt: skip
     return dx, sums.sum(2)
+
+
+_backward_op = torch.library.custom_op(
+    "leapalign::modulate_backward", _launch_backward, mutates_args=()
+)
 
 
 @_backward_op.register_fake
@@ -170,10 +180,11 @@ def _save(ctx, inputs, output) -> None:
     ctx.save_for_backward(x, scale, *output[1:])
 
 
-def _differentiate(ctx, g, _mean, _rstd):
+def _differentiate(backward, ctx, g, _mean, _rstd):
     x, scale, mean, rstd = ctx.saved_tensors
-    dx, (dscale, dshift) = torch.ops.leapalign.modulate_backward(g, x, scale, mean, rstd)
+    dx, (dscale, dshift) = backward(g, x, scale, mean, rstd)
     return dx, dscale.to(scale.dtype), dshift.to(ctx.shift_dtype), None
 
 
-_op.register_autograd(_differentiate, setup_context=_save)
+_op.register_autograd(partial(_differentiate, _backward_op), setup_context=_save)
+_direct = direct(_launch, _save, partial(_differentiate, _launch_backward))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leapalign.kernels.bicubic import Axis, Band, bands
-from leapalign.kernels.dispatch import cdiv, fused, jit, tl
+from leapalign.kernels.dispatch import cdiv, direct, fused, jit, tl, traced
 
 Images = Float[Tensor, "batch channels height width"]
 
@@ -49,7 +50,7 @@ def prepare(images: Images, view: View) -> Images:
     The kernels compute in float32 and round once, to the type of the images.
     """
     if fused(images):
-        return torch.ops.leapalign.prepare(
+        return (torch.ops.leapalign.prepare if traced() else _direct)(
             images, view.resized, view.corner, view.size, list(view.mean), list(view.std)
         )
     return reference(images, view)
@@ -119,8 +120,7 @@ def _apply(x: Tensor, dim: int, band: Band, y: Tensor, channel: tuple[Tensor, Te
     )  # fmt: skip
 
 
-@torch.library.custom_op("leapalign::prepare", mutates_args=())
-def _op(
+def _launch(
     images: Tensor,
     resized: Sequence[int],
     corner: Sequence[int],
@@ -139,6 +139,9 @@ def _op(
     return y
 
 
+_op = torch.library.custom_op("leapalign::prepare", _launch, mutates_args=())
+
+
 @_op.register_fake
 def _op_shape(
     images: Tensor,
@@ -151,8 +154,7 @@ def _op_shape(
     return images.new_empty(*images.shape[:2], *size)
 
 
-@torch.library.custom_op("leapalign::prepare_backward", mutates_args=())
-def _backward_op(
+def _launch_backward(
     g: Tensor, shape: Sequence[int], resized: Sequence[int], corner: Sequence[int], std: list[float]
 ) -> Tensor:
     """The transposed passes in the reverse order, the large gradient written along its memory."""
@@ -164,6 +166,11 @@ def _backward_op(
     _apply(g, -1, columns, between, scaled)
     _apply(between, -2, rows, dx, unchanged)
     return dx
+
+
+_backward_op = torch.library.custom_op(
+    "leapalign::prepare_backward", _launch_backward, mutates_args=()
+)
 
 
 @_backward_op.register_fake
@@ -189,9 +196,10 @@ def _save(ctx, inputs, output) -> None:
     ctx.shape = images.shape
 
 
-def _differentiate(ctx, g):
-    dx = torch.ops.leapalign.prepare_backward(g, ctx.shape, ctx.resized, ctx.corner, ctx.std)
+def _differentiate(backward, ctx, g):
+    dx = backward(g, ctx.shape, ctx.resized, ctx.corner, ctx.std)
     return dx, None, None, None, None, None
 
 
-_op.register_autograd(_differentiate, setup_context=_save)
+_op.register_autograd(partial(_differentiate, _backward_op), setup_context=_save)
+_direct = direct(_launch, _save, partial(_differentiate, _launch_backward))

@@ -6,7 +6,9 @@ n = x / √(mean x² + eps) · weight (arXiv 1910.07467, Eq. 4), then for each p
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,7 +16,19 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from leapalign.kernels.dispatch import STAGES, block, cdiv, dense, fused, jit, share, tl, warps
+from leapalign.kernels.dispatch import (
+    STAGES,
+    block,
+    cdiv,
+    dense,
+    direct,
+    fused_in_block,
+    jit,
+    share,
+    tl,
+    traced,
+    warps,
+)
 
 # Heads that a program turns at once, and back.
 HEADS, HEADS_BACK = 32, 8
@@ -48,8 +62,11 @@ def qk_rope(
         once, to the type of the first stream's query.
     """
     tensors = [tensor for stream in streams for tensor in stream]
-    if fused(*tensors, constants=(cos, sin)) and cos.shape[-1] % 2 == 0:
-        return torch.ops.leapalign.qk_rope(*map(list, zip(*streams, strict=True)), cos, sin, eps)
+    if fused_in_block(*tensors, constants=(cos, sin)) and cos.shape[-1] % 2 == 0:
+        columns = list(map(list, zip(*streams, strict=True)))
+        if traced():
+            return torch.ops.leapalign.qk_rope(*columns, cos, sin, eps)
+        return _direct(cos, sin, eps, *itertools.chain.from_iterable(columns))
     return reference(streams, cos, sin, eps)
 
 
@@ -175,8 +192,7 @@ def _backward(
     tl.store(dweight + part + d, summed, mask=wide)
 
 
-@torch.library.custom_op("leapalign::qk_rope", mutates_args=())
-def _op(
+def _launch(
     query: Sequence[Tensor],
     key: Sequence[Tensor],
     query_weight: Sequence[Tensor],
@@ -207,6 +223,9 @@ def _op(
     return query_out, key_out
 
 
+_op = torch.library.custom_op("leapalign::qk_rope", _launch, mutates_args=())
+
+
 @_op.register_fake
 def _op_shapes(
     query: Sequence[Tensor],
@@ -223,8 +242,7 @@ def _op_shapes(
     return out, torch.empty_like(out)
 
 
-@torch.library.custom_op("leapalign::qk_rope_backward", mutates_args=())
-def _backward_op(
+def _launch_backward(
     g: Tensor, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     """The gradients to one stream's query or key, and in float32 to its norm's weight."""
@@ -245,6 +263,11 @@ def _backward_op(
     return dx, dweight.sum(0)
 
 
+_backward_op = torch.library.custom_op(
+    "leapalign::qk_rope_backward", _launch_backward, mutates_args=()
+)
+
+
 @_backward_op.register_fake
 def _backward_shapes(
     g: Tensor,
@@ -259,33 +282,49 @@ def _backward_shapes(
 
 def _save(ctx, inputs, output) -> None:
     query, key, query_weight, key_weight, cos, sin, ctx.eps = inputs
-    ctx.streams = len(query)
     ctx.save_for_backward(*query, *key, *query_weight, *key_weight, cos, sin)
 
 
-def _differentiate(ctx, query_g, key_g):
+def _differentiate(backward, ctx, query_g, key_g):
     *tensors, cos, sin = ctx.saved_tensors
-    n = ctx.streams
-    query, key, query_weight, key_weight = (tensors[i * n : (i + 1) * n] for i in range(4))
-    dquery, dquery_weight = _gradients(query_g, query, query_weight, cos, sin, ctx.eps)
-    dkey, dkey_weight = _gradients(key_g, key, key_weight, cos, sin, ctx.eps)
+    query, key, query_weight, key_weight = _lists(tensors)
+
+    def gradients(g: Tensor, xs: Sequence[Tensor], weights: Sequence[Tensor]):
+        """Each stream's share of a joint gradient, to its projection and its norm's weight."""
+        shares, start = [], 0
+        for x, weight in zip(xs, weights, strict=True):
+            here = slice(start, start + x.shape[1])
+            dx, dweight = backward(g[:, here], x, weight, cos[here], sin[here], ctx.eps)
+            shares.append((dx, dweight.to(weight.dtype)))
+            start = here.stop
+        return map(list, zip(*shares, strict=True))
+
+    dquery, dquery_weight = gradients(query_g, query, query_weight)
+    dkey, dkey_weight = gradients(key_g, key, key_weight)
     return dquery, dkey, dquery_weight, dkey_weight, None, None, None
 
 
-def _gradients(
-    g: Tensor, xs: Sequence[Tensor], weights: Sequence[Tensor], cos: Tensor, sin: Tensor, eps: float
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Each stream's share of a joint gradient, to its projection and its norm's weight."""
-    dxs, dweights, start = [], [], 0
-    for x, weight in zip(xs, weights, strict=True):
-        here = slice(start, start + x.shape[1])
-        dx, dweight = torch.ops.leapalign.qk_rope_backward(
-            g[:, here], x, weight, cos[here], sin[here], eps
-        )
-        dxs.append(dx)
-        dweights.append(dweight.to(weight.dtype))
-        start = here.stop
-    return dxs, dweights
+def _lists(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """All streams' queries, keys and weights of both, of one list of them."""
+    n = len(tensors) // 4
+    return [list(tensors[i * n : (i + 1) * n]) for i in range(4)]
 
 
-_op.register_autograd(_differentiate, setup_context=_save)
+def _launch_flat(cos: Tensor, sin: Tensor, eps: float, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """`_launch` of tensors that no list hides from autograd."""
+    query, key, query_weight, key_weight = _lists(tensors)
+    return _launch(query, key, query_weight, key_weight, cos, sin, eps)
+
+
+def _save_flat(ctx, inputs, output) -> None:
+    cos, sin, eps, *tensors = inputs
+    _save(ctx, (*_lists(tensors), cos, sin, eps), output)
+
+
+def _differentiate_flat(ctx, query_g, key_g):
+    *columns, cos, sin, eps = _differentiate(_launch_backward, ctx, query_g, key_g)
+    return cos, sin, eps, *itertools.chain.from_iterable(columns)
+
+
+_op.register_autograd(partial(_differentiate, _backward_op), setup_context=_save)
+_direct = direct(_launch_flat, _save_flat, _differentiate_flat, differentiable=2)

@@ -8,13 +8,14 @@ log p = mean over the elements of -(x_next - mean)² / (2 std²) - log std - ½ 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from leapalign.kernels.dispatch import cdiv, fused, jit, tl
+from leapalign.kernels.dispatch import cdiv, direct, fused, jit, tl, traced
 from leapalign.kernels.philox import draw, normal
 
 Latents = Float[Tensor, "batch tokens channels"]
@@ -49,7 +50,7 @@ def sde_step(
         the log-density of a state drawn by its noise does not depend on them.
     """
     if fused(x, v, constants=(*step, seed)):
-        return torch.ops.leapalign.sde_step(x, v, *step, seed)
+        return (torch.ops.leapalign.sde_step if traced() else _step_direct)(x, v, *step, seed)
     return step_reference(x, v, step, seed)
 
 
@@ -65,7 +66,8 @@ def step_reference(x: Tensor, v: Tensor, step: Transition, seed: Tensor) -> tupl
 def sde_log_prob(x: Latents, v: Latents, x_next: Latents, step: Transition) -> PerSample:
     """The log-density in float32 of a recorded next state, with gradient to all three."""
     if fused(x, v, x_next, constants=tuple(step)):
-        return torch.ops.leapalign.sde_log_prob(x, v, x_next, *step)
+        run = torch.ops.leapalign.sde_log_prob if traced() else _log_prob_direct
+        return run(x, v, x_next, *step)
     return log_prob_reference(x, v, x_next, step)
 
 
@@ -131,8 +133,7 @@ def _log_density(squares: Tensor, std: Tensor, size: int) -> Tensor:
     return -0.5 * squares.sum(1) / size - torch.log(std.float()) - HALF_LOG_TAU
 
 
-@torch.library.custom_op("leapalign::sde_step", mutates_args=())
-def _step_op(
+def _launch_step(
     x: Tensor, v: Tensor, a: Tensor, b: Tensor, std: Tensor, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The kernel over all samples; each program sums its share of the density."""
@@ -142,6 +143,9 @@ def _step_op(
     squares = x.new_empty(batch, cdiv(size, BLOCK), dtype=torch.float32)
     _step[cdiv(size, BLOCK), batch](x, v, a, b, std, seed, x_next, squares, size, BLOCK)
     return x_next, _log_density(squares, std, size)
+
+
+_step_op = torch.library.custom_op("leapalign::sde_step", _launch_step, mutates_args=())
 
 
 @_step_op.register_fake
@@ -171,16 +175,21 @@ def _differentiate_step(ctx, g, _g_density):
 
 
 _step_op.register_autograd(_differentiate_step, setup_context=_save_step)
+_step_direct = direct(_launch_step, _save_step, _differentiate_step)
 
 
-@torch.library.custom_op("leapalign::sde_log_prob", mutates_args=())
-def _log_prob_op(x: Tensor, v: Tensor, x_next: Tensor, a: Tensor, b: Tensor, std: Tensor) -> Tensor:
+def _launch_log_prob(
+    x: Tensor, v: Tensor, x_next: Tensor, a: Tensor, b: Tensor, std: Tensor
+) -> Tensor:
     """The kernel over all samples, the same sums as the step's."""
     x, v, x_next, a, b, std = (t.contiguous() for t in (x, v, x_next, a, b, std))
     batch, size = len(x), x[0].numel()
     squares = x.new_empty(batch, cdiv(size, BLOCK), dtype=torch.float32)
     _squares[cdiv(size, BLOCK), batch](x, v, x_next, a, b, std, squares, size, BLOCK)
     return _log_density(squares, std, size)
+
+
+_log_prob_op = torch.library.custom_op("leapalign::sde_log_prob", _launch_log_prob, mutates_args=())
 
 
 @_log_prob_op.register_fake
@@ -195,8 +204,7 @@ def _log_prob_shape(
     return x.new_empty(x.shape[:1], dtype=torch.float32)
 
 
-@torch.library.custom_op("leapalign::sde_log_prob_backward", mutates_args=())
-def _log_prob_backward_op(
+def _launch_log_prob_backward(
     g: Tensor,
     x: Tensor,
     v: Tensor,
@@ -214,6 +222,11 @@ def _log_prob_backward_op(
     out = torch.empty_like(x)
     _backward[cdiv(size, BLOCK), len(x)](g, x, v, x_next, a, b, std, factor, out, size, BLOCK)
     return out
+
+
+_log_prob_backward_op = torch.library.custom_op(
+    "leapalign::sde_log_prob_backward", _launch_log_prob_backward, mutates_args=()
+)
 
 
 @_log_prob_backward_op.register_fake
@@ -234,11 +247,11 @@ def _save_log_prob(ctx, inputs, output) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _differentiate_log_prob(ctx, g):
+def _differentiate_log_prob(backward, ctx, g):
     saved = ctx.saved_tensors  # once: checkpointing gives them out a single time
     a, b = saved[3:5]
     gradients = [
-        torch.ops.leapalign.sde_log_prob_backward(g, *saved, factor) if needed else None
+        backward(g, *saved, factor) if needed else None
         for needed, factor in zip(
             ctx.needs_input_grad[:3], (a, b, -torch.ones_like(a)), strict=True
         )
@@ -246,4 +259,9 @@ def _differentiate_log_prob(ctx, g):
     return *gradients, None, None, None
 
 
-_log_prob_op.register_autograd(_differentiate_log_prob, setup_context=_save_log_prob)
+_log_prob_op.register_autograd(
+    partial(_differentiate_log_prob, _log_prob_backward_op), setup_context=_save_log_prob
+)
+_log_prob_direct = direct(
+    _launch_log_prob, _save_log_prob, partial(_differentiate_log_prob, _launch_log_prob_backward)
+)
