@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from leapalign.kernels.dispatch import (
-    STAGES,
     block,
     cdiv,
     dense,
@@ -27,11 +26,10 @@ from leapalign.kernels.dispatch import (
     share,
     tl,
     traced,
-    warps,
 )
 
-# Heads that a program turns at once, and back.
-HEADS, HEADS_BACK = 32, 8
+# Heads whose gradient a program turns back at once.
+HEADS = 8
 
 Heads = Float[Tensor, "batch tokens heads width"]
 Angles = Float[Tensor, "joint_tokens width"]
@@ -128,30 +126,29 @@ def _inverse_rms(x, width, eps):
 def _forward(
     query, key, query_weight, key_weight, cos, sin, query_out, key_out,
     query_batch, query_token, query_head, key_batch, key_token, key_head,
-    tokens, joint_tokens, heads, width, share, eps,
-    HEADS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
+    joint_tokens, heads, width, eps,
+    HEADS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     # `cos`, `sin` and the outputs begin at the stream's first joint token.
-    b = tl.program_id(2).to(tl.int64)
-    first = tl.program_id(0) * share
-    h = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None]
-    d = tl.arange(0, BLOCK)[None, :]
+    t, b = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    h, d = tl.arange(0, HEADS)[:, None], tl.arange(0, BLOCK)[None, :]
     wide = d < width
     inside = (h < heads) & wide
-    query_factor = tl.load(query_weight + d, mask=wide, other=0.0).to(tl.float32)
-    key_factor = tl.load(key_weight + d, mask=wide, other=0.0).to(tl.float32)
-    for t in tl.range(first, min(first + share, tokens), num_stages=STAGES):
-        c = tl.load(cos + t * width + d, mask=wide, other=0.0).to(tl.float32)
-        s = tl.load(sin + t * width + d, mask=wide, other=0.0).to(tl.float32)
-        at = b * query_batch + t * query_token + h * query_head + d
-        q = tl.load(query + at, mask=inside, other=0.0).to(tl.float32)
-        at = b * key_batch + t * key_token + h * key_head + d
-        k = tl.load(key + at, mask=inside, other=0.0).to(tl.float32)
-        out = (b * joint_tokens + t) * heads * width + h * width + d
-        normed = q * _inverse_rms(q, width, eps) * query_factor
-        tl.store(query_out + out, _rotate(normed, c, s, HEADS, BLOCK), mask=inside)
-        normed = k * _inverse_rms(k, width, eps) * key_factor
-        tl.store(key_out + out, _rotate(normed, c, s, HEADS, BLOCK), mask=inside)
+    c = tl.load(cos + t * width + d, mask=wide, other=0.0).to(tl.float32)
+    s = tl.load(sin + t * width + d, mask=wide, other=0.0).to(tl.float32)
+    out = (b * joint_tokens + t) * heads * width + h * width + d
+
+    at = b * query_batch + t * query_token + h * query_head + d
+    x = tl.load(query + at, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(query_weight + d, mask=wide, other=0.0).to(tl.float32)
+    normed = x * _inverse_rms(x, width, eps) * weight
+    tl.store(query_out + out, _rotate(normed, c, s, HEADS, BLOCK), mask=inside)
+
+    at = b * key_batch + t * key_token + h * key_head + d
+    x = tl.load(key + at, mask=inside, other=0.0).to(tl.float32)
+    weight = tl.load(key_weight + d, mask=wide, other=0.0).to(tl.float32)
+    normed = x * _inverse_rms(x, width, eps) * weight
+    tl.store(key_out + out, _rotate(normed, c, s, HEADS, BLOCK), mask=inside)
 
 
 @jit
@@ -205,19 +202,17 @@ def _launch(
     query_out, key_out = _op_shapes(query, key, query_weight, key_weight, cos, sin, eps)
     cos, sin = cos.contiguous(), sin.contiguous()
     joint, heads, width = query_out.shape[1:]
-    sizes, start = (min(block(heads), HEADS), block(width)), 0
-    columns = cdiv(heads, sizes[0])
+    start = 0
     for q, k, q_weight, k_weight in zip(
         map(dense, query), map(dense, key), query_weight, key_weight, strict=True
     ):
         batch, tokens = q.shape[:2]
-        part = share(tokens, columns * batch, q.device, programs=8)
-        _forward[cdiv(tokens, part), columns, batch](
+        _forward[tokens, batch](
             q, k, q_weight.contiguous(), k_weight.contiguous(),
             cos[start:], sin[start:], query_out[:, start:], key_out[:, start:],
             *q.stride()[:3], *k.stride()[:3],
-            tokens, joint, heads, width, part, eps,
-            *sizes, STAGES, num_warps=warps(sizes[0] * sizes[1]),
+            joint, heads, width, eps,
+            block(heads), block(width),
         )  # fmt: skip
         start += tokens
     return query_out, key_out
@@ -248,7 +243,7 @@ def _launch_backward(
     """The gradients to one stream's query or key, and in float32 to its norm's weight."""
     g, x = dense(g), dense(x)
     batch, tokens, heads, width = x.shape
-    sizes = min(block(heads), HEADS_BACK), block(width)
+    sizes = min(block(heads), HEADS), block(width)
     columns = cdiv(heads, sizes[0])
     part = share(tokens, columns * batch, x.device, programs=8)
     programs = cdiv(tokens, part)
