@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from leapalign.settings import plain_name
+from leapalign.settings import GenerateSettings, plain_name
 
 STAGES = ("train", "generate", "score")
+
+SINCE = {key.name: key.default for key in fields(GenerateSettings) if key.default is not MISSING}
+"""Settings of images that a ledger need not have."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,12 @@ class Provenance:
         return self.record.get(name) or {}
 
     def settings(self, stage: str) -> Mapping[str, Any]:
-        """The resolved settings of a stage."""
-        return self.stage(stage).get("settings") or {}
+        """The resolved settings of a stage.
+
+        A ledger from before images had a setting lacks it: it was at its default.
+        """
+        recorded = self.stage(stage).get("settings") or {}
+        return {**SINCE, **recorded} if stage == "generate" and recorded else recorded
 
     def get(self, stage: str, *keys: str) -> Any:  # noqa: ANN401 - any JSON value
         """A setting by its path, or None where it does not apply."""

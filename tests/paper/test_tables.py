@@ -133,6 +133,29 @@ def test_settings_that_should_be_shared_and_are_not_are_marked(tmp_path: Path) -
         assert "training.optimizer.lr = 0.5 against" in text
 
 
+def test_a_setting_that_an_earlier_ledger_lacks_was_at_its_default(tmp_path: Path) -> None:
+    maker = Maker(tmp_path, prompts=6, images=1)
+    maker.write({"base": 0, "leapalign": 1, "refl": 1, "drtune": 1})
+    for run, precision in (("refl", "float32"), ("drtune", "bfloat16")):
+        path = tmp_path / run / "seed0" / "provenance.json"
+        record = json.loads(path.read_text())
+        record["generate"]["settings"]["precision"] = precision
+        path.write_text(json.dumps(record))
+    path = tmp_path / "leapalign" / "seed0" / "provenance.json"
+    record = json.loads(path.read_text())
+    record["generate"]["settings"].pop("precision", None)
+    path.write_text(json.dumps(record))
+    table = build("main", Estimates(Ledger.open(tmp_path)))
+    [text] = [note.text for note in table.notes if "than LeapAlign" in note.text]
+    assert "precision = bfloat16 against float32" in text
+    [marked] = [
+        row.key
+        for row in table.rows
+        if text in {n.text for n in table.notes if n.mark in row.marks}
+    ]
+    assert marked == "drtune"
+
+
 def test_the_order_of_methods_is_compared_with_the_papers(estimates: Estimates) -> None:
     [found] = orders(build("main", estimates), ["hpsv2"])
     assert found.ours[0] == found.published[0] == "LeapAlign"
