@@ -56,8 +56,9 @@ class Part:
 
     def environment(self) -> dict[str, str]:
         """The variables that it runs under."""
-        interpreted = {"TRITON_INTERPRET": "1"} if self.interprets and not cuda_devices() else {}
-        return {**os.environ, "LEAPALIGN_KERNELS": "1", **interpreted}
+        interpreted = self.interprets and not cuda_devices()
+        kernels = {"LEAPALIGN_KERNELS": "1", "TRITON_INTERPRET": str(int(interpreted))}
+        return {**os.environ, **kernels}
 
 
 def parts(size: str) -> dict[str, Part]:
