@@ -29,6 +29,7 @@ class Case:
         traffic: elements that a forward and a backward must move at least, as a multiple of the
             first input's.
         differentiable: how many outputs, from the first, depend on the inputs; by default all.
+        compared: what is compared with the exact outputs, made of the outputs.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Case:
     constants: Sequence[Tensor] = ()
     traffic: tuple[float, float] = (2.0, 3.0)
     differentiable: int | None = None
+    compared: Function = lambda *outputs: outputs
 
     def double(self) -> Case:
         """The same inputs in float64."""
@@ -174,18 +176,30 @@ class Maker:
         )
 
     def sde_step(self, batch: int, tokens: int, channels: int) -> Case:
-        """A stochastic step; its log-density depends on the noise alone."""
+        """A stochastic step; its log-density depends on the noise alone.
+
+        It is of the state as rounded, and so compared with that state's exact one.
+        """
         shape = batch, tokens, channels
         device = self.generator.device
         seed = torch.randint(2**62, (batch,), generator=self.generator, device=device)
+        x, v = self.normal(*shape), self.normal(*shape)
+        step = sde.Transition(self.level(batch), -self.level(batch), self.level(batch))
+
+        def compared(x_next: Tensor, density: Tensor) -> Tensors:
+            exactly = sde.Transition(*(coefficient.double() for coefficient in step))
+            exact = sde.log_prob_reference(x.double(), v.double(), x_next.double(), exactly)
+            return x_next, 1.0 + density - exact
+
         return Case(
             "sde_step",
             lambda x, v, *step: sde.sde_step(x, v, sde.Transition(*step), seed),
             lambda x, v, *step: sde.step_reference(x, v, sde.Transition(*step), seed),
-            [self.normal(*shape), self.normal(*shape)],
-            [self.level(batch), -self.level(batch), self.level(batch)],
+            [x, v],
+            step,
             traffic=(3.0, 3.0),
             differentiable=1,
+            compared=compared,
         )
 
     def sde_log_prob(self, batch: int, tokens: int, channels: int) -> Case:
@@ -243,8 +257,8 @@ def errors(case: Case, generator: torch.Generator) -> dict[str, float]:
     graph = case.graph(case.operation)
     exact = case.double().graph(case.reference)
     cotangents = graph.cotangents(generator)
-    found = [*graph.outputs, *graph.gradients(cotangents)]
-    right = [*exact.outputs, *exact.gradients(cotangents)]
+    found = [*case.compared(*graph.outputs), *graph.gradients(cotangents)]
+    right = [*case.compared(*exact.outputs), *exact.gradients(cotangents)]
     names = [f"output {i}" for i in range(len(graph.outputs))]
     names += [f"gradient {i}" for i in range(len(graph.leaves))]
     return {
