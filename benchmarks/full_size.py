@@ -1,4 +1,4 @@
-"""One iteration of LeapAlign and one of DanceGRPO at FLUX.1-dev's size, on one GPU of 80 GB.
+"""Iterations of LeapAlign and one of DanceGRPO at FLUX.1-dev's size, on one GPU of 80 GB.
 
     python -m benchmarks.full_size --size flux --out results/benchmarks/full_size.json
 

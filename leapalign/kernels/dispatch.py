@@ -22,8 +22,8 @@ STAGES = 4
 DTYPES = (torch.float32, torch.bfloat16)
 
 # The one switch, LEAPALIGN_KERNELS in the environment: 0 leaves every operation to its reference, 1
-# takes the kernels everywhere. Without it they are taken outside of the transformer's blocks alone,
-# because inside torch.compile was faster where it was measured (benchmarks/README.md).
+# takes the kernels everywhere. Without it they are taken outside of the transformer's blocks alone:
+# in the blocks they were slower than torch.compile on an H200 (benchmarks/README.md).
 SWITCH = os.environ.get("LEAPALIGN_KERNELS", "")
 ENABLED = triton is not None and SWITCH != "0"
 IN_BLOCKS = ENABLED and SWITCH == "1"
@@ -76,8 +76,8 @@ def direct(
 ) -> Callable[..., Any]:
     """An operation for eager calls: an autograd function that goes straight to the kernels.
 
-    torch.library's dispatch is needed where an operation is traced; called eagerly, it and its
-    autograd keep the host busy for as long as a kernel keeps the device.
+    torch.library's dispatch is needed where an operation is traced; called eagerly, a forward and a
+    backward through it and its autograd take the host 1.6 times as long.
 
     Args:
         launch: from inputs to outputs.

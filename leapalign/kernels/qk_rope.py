@@ -81,8 +81,9 @@ def reference(
 def rotate(x: Heads, cos: Angles, sin: Angles) -> Heads:
     """Turn each pair of a head by its token's angle, in float32 or wider.
 
-    As one complex product, a third of the passes over memory that diffusers' real one takes, with
-    the same roundings; but that is how torch.compile, which fuses no complex numbers, has it.
+    As one complex product, which passes over memory a third as often as diffusers' real ones. In
+    float32 it rounds as they do; in bf16 its gradient is rounded less often. torch.compile, which
+    fuses no complex numbers, is given the real ones.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     pairs = x.to(wide).unflatten(-1, (-1, 2))
